@@ -1,0 +1,44 @@
+# `make demo` and `make test` are all the set-up there is: both build .venv first and only when something changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := moehub experts router merge tests benchmarks
+DEMO_OUTPUT ?= demo-output
+
+# The names of our modules: a new file must be linked into the strict editable install.
+MODULES := $(shell find moehub experts router merge -name '*.py' -o -name '*.j2' | LC_ALL=C sort | cksum | cut -d' ' -f1)
+
+.PHONY: demo test lint types check-format format clean
+
+demo: $(VENV)/linked-$(MODULES)
+	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
+
+test: lint types $(VENV)/linked-$(MODULES)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/linked-$(MODULES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/linked-$(MODULES)
+	$(BIN)/mypy
+
+format: $(VENV)/linked-$(MODULES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# torch first and pinned: resolved beside the rest, a CPU machine would fetch gigabytes of CUDA.
+$(VENV)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
+	touch $@
+
+$(VENV)/linked-$(MODULES): $(VENV)/dependencies
+	rm -f $(VENV)/linked-*
+	$(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
+	touch $@

@@ -1,0 +1,118 @@
+"""The expert folder, format 1: open one and trust it only as far as its card's digests hold."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moehub import files
+from moehub.card import CARD_FILE, Card, read_card
+from moehub.errors import ExpertError, listed
+from moehub.experts.statistics import STATISTICS_FILE, Statistics
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+README = "README.md"
+ALLOWED = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README})
+"""Nothing else travels: no pickles, no code, no training state."""
+
+
+@dataclass(frozen=True)
+class Expert:
+    """An expert on disk whose files are those its card pins."""
+
+    folder: Path
+    card: Card
+
+    @property
+    def name(self) -> str:
+        """The expert's name."""
+        return self.card.name
+
+    def statistics(self) -> Statistics:
+        """Return the router statistics.
+
+        Raises:
+            ExpertError: the expert was published without, or they are damaged.
+        """
+        path = self.folder / STATISTICS_FILE
+        if not path.is_file():
+            raise ExpertError(
+                f"{self.folder} has no {STATISTICS_FILE}: the router cannot be made without; "
+                "ask its publisher to train it with moehub, or use --router arrow"
+            )
+        return Statistics.load(path)
+
+    def adapter(self) -> dict[str, Tensor]:
+        """Return the adapter's tensors under PEFT's names.
+
+        Raises:
+            ExpertError: the file is truncated, or a value is not finite.
+        """
+        path = self.folder / ADAPTER_WEIGHTS
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ExpertError(f"{path} cannot be read ({error}): pull the expert again") from error
+        broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise ExpertError(
+                f"{path} holds values that are not finite in {broken[0]} ({len(broken)} tensors in all): "
+                "the training diverged; train the expert again with a smaller learning rate"
+            )
+        return tensors
+
+
+def open_expert(folder: Path) -> Expert:
+    """Return the expert in `folder` after checking every file against the card.
+
+    Raises:
+        ExpertError: no card, a missing, changed or unexpected file; all faults are listed.
+    """
+    card = read_card(folder)
+    faults = folder_faults(folder, card)
+    if faults:
+        raise ExpertError(listed(f"{folder} is not the expert its card describes:", faults))
+    return Expert(folder, card)
+
+
+def seal(folder: Path, card: Card) -> Card:
+    """Pin every file of `folder` in the card, write it as the last file, and return it.
+
+    A folder without a card is no expert, so an interrupted training never looks like one.
+    """
+    pinned = {
+        name: files.sha256(folder / name)
+        for name in sorted(ALLOWED - {CARD_FILE, README})
+        if (folder / name).is_file()
+    }
+    sealed = dataclasses.replace(card, files=pinned)
+    files.write_text(folder / CARD_FILE, sealed.to_json())
+    return sealed
+
+
+def folder_faults(folder: Path, card: Card) -> list[str]:
+    """Return one sentence for each file that is missing, changed, or has no business in an expert folder."""
+    faults = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_symlink() and not path.exists():
+            faults.append(f"{path.name} is a link that leads nowhere: pull the expert again")
+        elif path.name not in ALLOWED:
+            faults.append(f"{path.name} does not belong in an expert folder: remove it")
+    for required in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if required not in card.files:
+            faults.append(f"the card does not pin {required}: train the expert again")
+    for name, expected in sorted(card.files.items()):
+        if name not in ALLOWED:
+            faults.append(f"the card pins {name!r}, which does not belong in an expert folder")
+        elif not (folder / name).is_file():
+            faults.append(f"{name} is missing: pull the expert again")
+        elif files.sha256(folder / name) != expected:
+            faults.append(f"{name} was changed after publication (its sha256 differs): pull the expert again")
+    return faults

@@ -1,0 +1,1 @@
+"""Many experts → one model: compatibility plan, assembling, adding, removing, loading."""

@@ -1,0 +1,246 @@
+"""The base: a Hugging Face causal LM, pinned by repo, revision and a digest of its weights.
+
+The only module that loads a base or its tokenizer. torch and transformers are imported on first use.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moehub.card import BasePin
+from moehub.errors import BaseModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base on this machine's disk."""
+
+    folder: Path
+    """Where its files are: a local folder, or a snapshot in the hub's cache."""
+    reference: str
+    """Repo id, or the folder's name."""
+    revision: str | None
+    """Commit, where it came from a hub."""
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` takes to find the base again: the repo id, or the folder's absolute path."""
+        return self.reference if self.revision is not None else str(self.folder)
+
+    def pin(self) -> BasePin:
+        """Return the base's identity: reference, revision and both digests."""
+        return BasePin(
+            reference=self.reference,
+            revision=self.revision,
+            digest=weights_digest(self.folder),
+            tokenizer=tokenizer_digest(self.load_tokenizer()),
+        )
+
+    def load_config(self) -> "PretrainedConfig":
+        """Return the base's configuration.
+
+        Raises:
+            BaseModelError: it is no causal language model that transformers knows without remote code.
+        """
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        try:
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(
+                f"cannot read the configuration of the base in {self.folder}: {error}"
+            ) from error
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+            raise BaseModelError(
+                f"the base {self.reference} is a {config.model_type!r} model, expected a causal language model "
+                "such as llama, qwen3 or gemma2: choose another --base"
+            )
+        return config
+
+    def load_model(self, *, dtype: "torch.dtype | str" = "auto", **options: Any) -> "PreTrainedModel":
+        """Return the base with its weights; `options` go to `from_pretrained` (as `device_map`).
+
+        Raises:
+            BaseModelError: the weights are missing, truncated, or of another architecture.
+        """
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM
+
+        self.load_config()
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                self.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BaseModelError(
+                f"cannot load the weights of the base {self.reference} from {self.folder}: {error}. "
+                "Download or save it again, as safetensors"
+            ) from error
+
+    def load_tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the base's tokenizer.
+
+        Raises:
+            BaseModelError: there is none beside the weights.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(
+                f"cannot load the tokenizer of the base in {self.folder}: {error}"
+            ) from error
+
+
+def find(reference: str, *, revision: str | None = None, endpoint: str | None = None) -> Base:
+    """Return the base that a local folder or a hub's `org/name[@revision]` names, downloading it if need be.
+
+    Raises:
+        BaseModelError: there is no such folder or repo.
+    """
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(
+                f"{folder} is no base: it has no config.json, expected a folder saved by transformers"
+            )
+        return Base(folder.absolute(), folder.absolute().name, None)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    name, _, pinned = reference.partition("@")
+    try:
+        snapshot = snapshot_download(
+            name,
+            revision=pinned or revision,
+            endpoint=endpoint,
+            allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
+        )
+    except (OSError, HFValidationError) as error:
+        raise BaseModelError(
+            f"there is no folder {reference} and no hub serves a model of that name ({_first_line(error)}): "
+            "expected a folder with config.json, or org/name on a hub that can be reached"
+        ) from error
+    return Base(Path(snapshot), name, Path(snapshot).name)
+
+
+def weights_digest(folder: Path) -> str:
+    """Return one sha256, in hex, over the name, dtype, shape and bytes of every tensor, in the order of names.
+
+    It does not depend on how the weights are cut into files. A folder whose weights did not change
+    since the last call is not read again: see `_remembered`.
+
+    Raises:
+        BaseModelError: there are no safetensors weights, or a file is damaged.
+    """
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise BaseModelError(
+            f"{folder} holds no .safetensors weights: save the base with save_pretrained(..., safe_serialization=True)"
+        )
+    return _remembered(shards, lambda: _digest_tensors(shards))
+
+
+def _digest_tensors(shards: list[Path]) -> str:
+    digest = hashlib.sha256()
+    spans = [(name, shard, *span) for shard in shards for name, span in _spans(shard).items()]
+    for name, shard, dtype, shape, begin, end in sorted(spans):
+        digest.update(f"{name}\0{dtype}\0{shape}\n".encode())
+        with shard.open("rb") as file:
+            file.seek(begin)
+            while begin < end:
+                chunk = file.read(min(_CHUNK, end - begin))
+                if not chunk:
+                    raise BaseModelError(f"{shard} is truncated: download the base again")
+                digest.update(chunk)
+                begin += len(chunk)
+    return digest.hexdigest()
+
+
+def _spans(shard: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    """Return each tensor's dtype, shape and the range of bytes it takes in a safetensors file."""
+    try:
+        with shard.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        return {
+            name: (
+                entry["dtype"],
+                tuple(entry["shape"]),
+                8 + length + entry["data_offsets"][0],
+                8 + length + entry["data_offsets"][1],
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(f"{shard} is no safetensors file ({error}): download the base again") from error
+
+
+def _remembered(shards: list[Path], compute: Any) -> str:
+    """Return `compute()`, kept in the user's cache under the paths, sizes and times of the files."""
+    from huggingface_hub.constants import HF_HOME
+
+    stamp = [(str(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+    kept = Path(HF_HOME) / "moehub" / "digests" / key
+    with contextlib.suppress(OSError):
+        return kept.read_text(encoding="ascii")
+    value = compute()
+    with contextlib.suppress(OSError):
+        from moehub import files
+
+        files.write_text(kept, value)
+    return str(value)
+
+
+def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return one sha256, in hex, of everything that decides which ids a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        parts: Any = sorted(tokenizer.get_vocab().items())
+    else:
+        parts = json.loads(backend.to_str())
+        # These two change with every call that pads or truncates; they do not change what a token is.
+        parts.pop("padding", None)
+        parts.pop("truncation", None)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def context_length(config: "PretrainedConfig") -> int:
+    """Return the longest sequence, in tokens, that the base was made for (2048 where it does not say)."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or 2048)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the loading bars and advice that transformers prints, so that ours can be read."""
+    from transformers.utils import logging as chatter
+
+    level, logger = chatter.get_verbosity(), logging.getLogger("transformers")
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        chatter.set_verbosity(level)
+        chatter.enable_progress_bar()
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,155 @@
+"""The card of an expert: `expert.json`, the manifest that says what the folder is and pins every byte of it.
+
+Format 1. A stranger's card is untrusted input: the loader is strict and reports every fault at once.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moehub import config, files
+from moehub.errors import ConfigError, ExpertError
+
+FORMAT = 1
+CARD_FILE = "expert.json"
+NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+"""Names of experts and domains: they become folder names, tensor names and tags, so they stay plain."""
+
+
+@dataclass(frozen=True)
+class BasePin:
+    """Which base an expert belongs to; the two digests decide, the reference is for people."""
+
+    reference: str
+    """Repo id on a hub, or the name of a local folder; never a path of somebody's machine."""
+    digest: str
+    """`moehub.base.weights_digest` of the base."""
+    tokenizer: str
+    """`moehub.base.tokenizer_digest` of the base's tokenizer."""
+    revision: str | None = None
+    """Commit on the hub, where the base came from one."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training the expert went through."""
+
+    kind: str
+    """`pretrain` (plain text) or `sft` (prompts and completions); later stages add theirs."""
+    tokens: int
+    """Tokens that a loss was computed on, over all steps."""
+    steps: int
+    """Optimizer steps."""
+    examples: int
+    """Documents or conversations in the training split."""
+    seconds: float
+    """Wall time."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What the expert is worth on text of its domain that it was not trained on, in nats per token."""
+
+    base_loss: float
+    expert_loss: float
+    tokens: int
+    """Number of held-out tokens that the losses are means over."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The manifest of an expert folder."""
+
+    name: str
+    domain: str
+    base: BasePin
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Names of the linears that carry an adapter, as PEFT's `target_modules`."""
+    license: str
+    """SPDX identifier, or `other`."""
+    stages: tuple[Stage, ...]
+    metrics: Metrics | None
+    files: dict[str, str]
+    """Name of every other file in the folder but the README → sha256 in hex."""
+    version: int = 1
+    """Grows by one with each publication of the same expert, so that an old one cannot be replayed."""
+    format: int = FORMAT
+    packages: dict[str, str] = field(default_factory=dict)
+    """Name → version of the libraries that trained it."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that could not be a folder, a tensor or a tag."""
+        for what, value in (("name", self.name), ("domain", self.domain)):
+            check_name(what, value)
+        if self.format != FORMAT:
+            raise ExpertError(
+                f"the card of {self.name!r} has format {self.format}, this moehub reads format {FORMAT}: update moehub"
+            )
+
+    def to_json(self) -> str:
+        """Return the card as the text of `expert.json`."""
+        return files.to_json(dataclasses.asdict(self))
+
+
+def check_name(what: str, value: str) -> str:
+    """Return `value` if it may name an expert or a domain.
+
+    Raises:
+        ExpertError: it holds anything but lower-case letters, digits, dots, dashes and underscores.
+    """
+    if not NAME.fullmatch(value) or value == "null":
+        raise ExpertError(
+            f"{what} {value!r} cannot be used: at most 64 lower-case letters, digits, '.', '_' and '-', "
+            "beginning and ending with a letter or digit, and not 'null'"
+        )
+    return value
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of an expert folder.
+
+    Raises:
+        ExpertError: there is no card, or it is no card of format 1.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise ExpertError(
+            f"{folder} is no expert: it has no {CARD_FILE}. `moehub train-expert` makes one; "
+            "an interrupted training goes on with --resume"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ExpertError(f"{path} is damaged ({error}): pull the expert again") from error
+    return parse_card(values, source=str(path))
+
+
+def parse_card(values: Any, *, source: str) -> Card:
+    """Return the card held by parsed JSON; `source` names it in errors.
+
+    Raises:
+        ExpertError: unknown, missing or mistyped keys, all listed.
+    """
+    if not isinstance(values, dict):
+        raise ExpertError(
+            f"{source} holds a {type(values).__name__}, expected a mapping: pull the expert again"
+        )
+    try:
+        nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics}
+        parts = {
+            key: config.from_mapping(kind, values[key], source=f"{source}: {key}")
+            for key, kind in nested.items()
+            if isinstance(values.get(key), dict)
+        }
+        if isinstance(values.get("stages"), list):
+            parts["stages"] = tuple(
+                config.from_mapping(Stage, stage, source=f"{source}: stages") for stage in values["stages"]
+            )
+        return config.from_mapping(Card, {**values, **parts}, source=source)
+    except ConfigError as error:
+        raise ExpertError(str(error)) from error

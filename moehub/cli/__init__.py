@@ -1,0 +1,91 @@
+"""The command line: verbs are commands, and each command calls one library function.
+
+A command's module is imported when the command is used, so `moehub --help` loads no torch.
+"""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from moehub import __version__
+from moehub.errors import ConfigError, MoehubError
+
+COMMANDS = {
+    "train-expert": ("moehub.cli.train_expert", "Train a LoRA expert for one domain on your own text."),
+    "push": ("moehub.cli.push", "Publish an expert or a MoE to a hub."),
+    "pull": ("moehub.cli.pull", "Fetch an expert or a MoE from a hub and verify every file."),
+    "list": ("moehub.cli.list", "List the experts that a hub offers."),
+    "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
+    "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
+    "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
+    "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),
+    "doctor": ("moehub.cli.doctor", "Check this machine: versions, devices, backends, hub."),
+    "demo": ("moehub.cli.demo", "Run the whole road on this machine's own text."),
+}
+"""Name → the module that holds the command as `command`, and the line that `moehub --help` shows."""
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise _failure(ctx, error, code=2) from error
+        except (MoehubError, OSError) as error:
+            raise _failure(ctx, error, code=1) from error
+
+
+class _Sentence(click.ClickException):
+    """A failure that is shown as its sentence alone."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
+def _failure(ctx: click.Context, error: Exception, *, code: int) -> Exception:
+    if ctx.find_root().params.get("debug"):
+        return error
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        cure = ": free some space, or choose another folder" if error.errno == 28 else ""  # noqa: PLR2004
+        text = f"{error.strerror}{where}{cure}"
+    return _Sentence(text, code)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="moehub")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:  # noqa: ARG001 (read from the context)
+    """Assemble independently trained LoRA experts into one mixture-of-experts model.
+
+    \b
+    Example, the whole road:
+      moehub train-expert --base org/base --domain law --data law.jsonl --output law
+      moehub push law org/law
+      moehub merge --base org/base --expert org/law --expert org/medicine --output moe
+      moehub generate moe "The lessee shall"
+    """  # noqa: D301 (\b is click's mark for text that is not to be wrapped)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

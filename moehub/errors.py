@@ -1,0 +1,52 @@
+"""Everything that moehub raises on purpose.
+
+    MoehubError                 one sentence for a person: what was wrong, the value, what was expected, the cure
+    ├── ConfigError             a configuration file, `--set` or an option contradicts itself or the format
+    ├── DataError               training or evaluation text that cannot be used
+    ├── BaseModelError          a base that cannot be found, is no causal language model, or is not the one pinned
+    ├── ExpertError             a folder that is no expert, or one that was damaged or tampered with
+    ├── MergeError              experts that do not fit together, or a MoE folder that cannot be changed that way
+    ├── RouterError             a router that is unknown or lacks what it needs
+    └── HubError                a hub that is missing, refuses, or serves something else than it promised
+
+The command line shows the sentence and exits with 1; `--debug` shows the traceback too.
+"""
+
+from collections.abc import Sequence
+
+
+class MoehubError(Exception):
+    """Base of every error that moehub raises on purpose; its text is a sentence for a person."""
+
+
+class ConfigError(MoehubError):
+    """A configuration that contradicts itself or the format."""
+
+
+class DataError(MoehubError):
+    """Text that cannot be trained or evaluated on."""
+
+
+class BaseModelError(MoehubError):
+    """A base model that cannot be used."""
+
+
+class ExpertError(MoehubError):
+    """A folder that is no expert, or no longer the one that was published."""
+
+
+class MergeError(MoehubError):
+    """Experts that do not fit together."""
+
+
+class RouterError(MoehubError):
+    """A router that is unknown, or lacks the statistics it needs."""
+
+
+class HubError(MoehubError):
+    """A hub that cannot be reached, refuses, or serves something else than it promised."""
+
+
+def listed(summary: str, faults: Sequence[str]) -> str:
+    """Return `summary` with every fault on a line of its own, so that one run reports them all."""
+    return "\n".join([summary, *(f"  - {fault}" for fault in faults)])

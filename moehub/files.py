@@ -1,0 +1,102 @@
+"""Files and folders that appear whole or not at all, and their digests."""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as JSON that is the same to the byte for equal values: sorted keys, one final newline."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: beside its place, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return every file below `folder`, relative to it, in the order of their names."""
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def tree_digest(folder: Path) -> str:
+    """Return one sha256 over the names and bytes of every file below `folder`, in hex."""
+    digest = hashlib.sha256()
+    for name in files_below(folder):
+        digest.update(f"{name.as_posix()}\0{sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes `path`'s place in one step.
+
+    What stood at `path` before is exchanged atomically where the system can do it and removed
+    afterwards. On an error `path` stays exactly as it was.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    building.chmod(0o755)
+    try:
+        yield building
+        for name in files_below(building):
+            _flush(building / name)
+        _flush(building)
+        if path.exists():
+            _exchange(building, path)
+        else:
+            building.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two folders, in one step where the kernel offers it (Linux `renameat2`), else in two renames."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        names = os.fsencode(first), os.fsencode(second)
+        if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+            return
+    aside = first.with_name(first.name + ".previous")
+    second.rename(aside)
+    first.rename(second)
+    aside.rename(first)

@@ -1,0 +1,1 @@
+"""Which expert: evidence, gates, and the sparse layer that obeys them."""

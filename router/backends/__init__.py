@@ -1,0 +1,1 @@
+"""Ways to compute the sparse layer, all behind the signature of `loop`."""

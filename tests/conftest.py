@@ -1,0 +1,21 @@
+"""Shared fixtures: one small base for the whole session, and a cache that is nobody's own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before huggingface_hub is imported anywhere: tests never touch a person's cache or the network.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="moehub-tests-")
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama with a byte-level tokenizer."""
+    from tests.builders import tiny_base
+
+    return tiny_base(tmp_path_factory.mktemp("base") / "tiny-llama")
