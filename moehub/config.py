@@ -90,7 +90,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) or _is_float(value)
+        return (isinstance(value, (int, float)) and not isinstance(value, bool)) or _is_float(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is Path:

@@ -67,7 +67,7 @@ def _failure(ctx: click.Context, error: Exception, *, code: int) -> Exception:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
-        cure = ": free some space, or choose another folder" if error.errno == 28 else ""  # noqa: PLR2004
+        cure = ": free some space, or choose another folder" if error.errno == 28 else ""
         text = f"{error.strerror}{where}{cure}"
     return _Sentence(text, code)
 
