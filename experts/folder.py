@@ -86,9 +86,7 @@ def seal(folder: Path, card: Card) -> Card:
     A folder without a card is no expert, so an interrupted training never looks like one.
     """
     pinned = {
-        name: files.sha256(folder / name)
-        for name in sorted(ALLOWED - {CARD_FILE, README})
-        if (folder / name).is_file()
+        name: files.sha256(folder / name) for name in sorted(ALLOWED - {CARD_FILE, README}) if (folder / name).is_file()
     }
     sealed = dataclasses.replace(card, files=pinned)
     files.write_text(folder / CARD_FILE, sealed.to_json())

@@ -39,9 +39,7 @@ class FeatureSums:
     def __add__(self, other: "FeatureSums") -> "FeatureSums":
         if self.recipe != other.recipe:
             raise ExpertError(f"feature sums of recipe {self.recipe!r} cannot be added to {other.recipe!r}")
-        return FeatureSums(
-            self.recipe, self.count + other.count, self.sum + other.sum, self.gram + other.gram
-        )
+        return FeatureSums(self.recipe, self.count + other.count, self.sum + other.sum, self.gram + other.gram)
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ class Statistics:
             other.unigrams.shape,
             other.pairs.shape,
         ):
-            raise ExpertError(
-                "statistics of different tokenizers or pair buckets cannot be added: count again"
-            )
+            raise ExpertError("statistics of different tokenizers or pair buckets cannot be added: count again")
         both = self.features is not None and other.features is not None
         return Statistics(
             self.tokenizer,
@@ -126,9 +122,7 @@ class Statistics:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if metadata.get("format") != FORMAT:
-                raise ExpertError(
-                    f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}: update moehub"
-                )
+                raise ExpertError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}: update moehub")
             vocabulary, pair_bits = int(metadata["vocabulary"]), int(metadata["pair_bits"])
             features = None
             if "features.recipe" in metadata:

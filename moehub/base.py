@@ -59,9 +59,7 @@ class Base:
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise BaseModelError(
-                f"cannot read the configuration of the base in {self.folder}: {error}"
-            ) from error
+            raise BaseModelError(f"cannot read the configuration of the base in {self.folder}: {error}") from error
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
             raise BaseModelError(
                 f"the base {self.reference} is a {config.model_type!r} model, expected a causal language model "
@@ -100,9 +98,7 @@ class Base:
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise BaseModelError(
-                f"cannot load the tokenizer of the base in {self.folder}: {error}"
-            ) from error
+            raise BaseModelError(f"cannot load the tokenizer of the base in {self.folder}: {error}") from error
 
 
 def find(reference: str, *, revision: str | None = None, endpoint: str | None = None) -> Base:
@@ -114,9 +110,7 @@ def find(reference: str, *, revision: str | None = None, endpoint: str | None = 
     folder = Path(reference).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise BaseModelError(
-                f"{folder} is no base: it has no config.json, expected a folder saved by transformers"
-            )
+            raise BaseModelError(f"{folder} is no base: it has no config.json, expected a folder saved by transformers")
         return Base(folder.absolute(), folder.absolute().name, None)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError

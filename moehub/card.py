@@ -136,9 +136,7 @@ def parse_card(values: Any, *, source: str) -> Card:
         ExpertError: unknown, missing or mistyped keys, all listed.
     """
     if not isinstance(values, dict):
-        raise ExpertError(
-            f"{source} holds a {type(values).__name__}, expected a mapping: pull the expert again"
-        )
+        raise ExpertError(f"{source} holds a {type(values).__name__}, expected a mapping: pull the expert again")
     try:
         nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics}
         parts = {

@@ -34,9 +34,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     faults = [
-        f"unknown key {name!r}; known keys are {', '.join(sorted(fields))}"
-        for name in values
-        if name not in fields
+        f"unknown key {name!r}; known keys are {', '.join(sorted(fields))}" for name in values if name not in fields
     ]
     faults += [
         f"{name} = {values[name]!r}, expected {_describe(hints[name])}"
@@ -46,9 +44,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
     faults += [
         f"missing key {name!r}"
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if faults:
         raise ConfigError(listed(f"{source} does not fit {kind.__name__}:", faults))
