@@ -10,15 +10,31 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moehub import files
-from moehub.card import CARD_FILE, Card, read_card
+from moehub.card import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD_FILE,
+    EXPERT_FILES,
+    README,
+    STATISTICS_FILE,
+    Card,
+    folder_faults,
+    read_card,
+)
 from moehub.errors import ExpertError, listed
-from moehub.experts.statistics import STATISTICS_FILE, Statistics
+from moehub.experts.statistics import Statistics
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-README = "README.md"
-ALLOWED = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README})
-"""Nothing else travels: no pickles, no code, no training state."""
+__all__ = [
+    "ADAPTER_CONFIG",
+    "ADAPTER_WEIGHTS",
+    "EXPERT_FILES",
+    "README",
+    "STATISTICS_FILE",
+    "Expert",
+    "folder_faults",
+    "open_expert",
+    "seal",
+]
 
 
 @dataclass(frozen=True)
@@ -86,31 +102,10 @@ def seal(folder: Path, card: Card) -> Card:
     A folder without a card is no expert, so an interrupted training never looks like one.
     """
     pinned = {
-        name: files.sha256(folder / name) for name in sorted(ALLOWED - {CARD_FILE, README}) if (folder / name).is_file()
+        name: files.sha256(folder / name)
+        for name in sorted(EXPERT_FILES - {CARD_FILE, README})
+        if (folder / name).is_file()
     }
     sealed = dataclasses.replace(card, files=pinned)
     files.write_text(folder / CARD_FILE, sealed.to_json())
     return sealed
-
-
-def folder_faults(folder: Path, card: Card) -> list[str]:
-    """Return one sentence for each file that is missing, changed, or has no business in an expert folder."""
-    faults = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_symlink() and not path.exists():
-            faults.append(f"{path.name} is a link that leads nowhere: pull the expert again")
-        elif path.name not in ALLOWED:
-            faults.append(f"{path.name} does not belong in an expert folder: remove it")
-    for required in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if required not in card.files:
-            faults.append(f"the card does not pin {required}: train the expert again")
-    for name, expected in sorted(card.files.items()):
-        if name not in ALLOWED:
-            faults.append(f"the card pins {name!r}, which does not belong in an expert folder")
-        elif not (folder / name).is_file():
-            faults.append(f"{name} is missing: pull the expert again")
-        elif files.sha256(folder / name) != expected:
-            faults.append(f"{name} was changed after publication (its sha256 differs): pull the expert again")
-    return faults

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from moehub import card
 from moehub.errors import ExpertError
 
-STATISTICS_FILE = "router_stats.safetensors"
+STATISTICS_FILE = card.STATISTICS_FILE
 FORMAT = "1"
 _MULTIPLIER = 1000003
 

@@ -15,6 +15,12 @@ from moehub.errors import ConfigError, ExpertError
 
 FORMAT = 1
 CARD_FILE = "expert.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+STATISTICS_FILE = "router_stats.safetensors"
+README = "README.md"
+EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README})
+"""Nothing else travels: no pickles, no code, no training state."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """Names of experts and domains: they become folder names, tensor names and tags, so they stay plain."""
 
@@ -151,3 +157,34 @@ def parse_card(values: Any, *, source: str) -> Card:
         return config.from_mapping(Card, {**values, **parts}, source=source)
     except ConfigError as error:
         raise ExpertError(str(error)) from error
+
+
+def folder_faults(folder: Path, card: Card) -> list[str]:
+    """Return one sentence for each file that is missing, changed, or has no business in an expert folder."""
+    faults = [fault for path in sorted(folder.iterdir()) if (fault := _stray(path))]
+    faults += [
+        f"the card does not pin {required}: train the expert again"
+        for required in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        if required not in card.files
+    ]
+    return faults + [fault for name, digest in sorted(card.files.items()) if (fault := _unpinned(folder, name, digest))]
+
+
+def _stray(path: Path) -> str | None:
+    if path.name.startswith("."):
+        return None
+    if path.is_symlink() and not path.exists():
+        return f"{path.name} is a link that leads nowhere: pull the expert again"
+    if path.name not in EXPERT_FILES:
+        return f"{path.name} does not belong in an expert folder: remove it"
+    return None
+
+
+def _unpinned(folder: Path, name: str, digest: str) -> str | None:
+    if name not in EXPERT_FILES:
+        return f"the card pins {name!r}, which does not belong in an expert folder"
+    if not (folder / name).is_file():
+        return f"{name} is missing: pull the expert again"
+    if files.sha256(folder / name) != digest:
+        return f"{name} was changed after publication (its sha256 differs): pull the expert again"
+    return None

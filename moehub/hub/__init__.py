@@ -1,0 +1,133 @@
+"""Hubs: where experts and MoEs are published and fetched.
+
+location                       hub
+None                           huggingface.co, or the hub that HF_ENDPOINT names     moehub.hub.remote
+http://…, https://…            any server that speaks the Hugging Face Hub API       moehub.hub.remote
+file:PATH, or a path           a folder, for one machine, a shared disk, or tests    moehub.hub.folder
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from moehub.card import BasePin, Metrics
+from moehub.errors import HubError
+
+_REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a push ended up."""
+
+    repo: str
+    """`org/name`."""
+    commit: str
+    """The commit that holds exactly the folder that was pushed."""
+    url: str
+    """Where a person can look at it."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One expert that a hub offers, as far as its card says."""
+
+    repo: str
+    """`org/name`: what `moehub pull` and `moehub merge --expert` take."""
+    name: str
+    """The expert's name."""
+    domain: str
+    """What its text was about."""
+    base: BasePin
+    """The base it belongs to."""
+    license: str
+    """SPDX identifier, or `other`."""
+    commit: str
+    """The newest commit of `main`."""
+    metrics: Metrics | None
+    """Held-out losses, where the publisher measured them."""
+
+
+class Hub(Protocol):
+    """What every hub can do."""
+
+    @property
+    def location(self) -> str:
+        """The hub's address, as `open_hub` takes it."""
+
+    def push(self, folder: Path, repo: str, *, message: str, private: bool = False) -> Published:
+        """Publish an expert or a MoE as the newest commit of `repo`; nothing new makes no new commit.
+
+        Raises:
+            HubError: the folder may not travel, or the hub refuses.
+        """
+
+    def pull(self, repo: str, revision: str | None, destination: Path) -> str:
+        """Fetch a commit (`main` where `revision` is None), check every file, and return the commit.
+
+        `destination` appears whole or stays as it was.
+
+        Raises:
+            HubError: no such repo or revision, or a file is not what was published.
+        """
+
+    def experts(self, base: str | None = None) -> list[Listing]:
+        """Return the experts on offer, in the order of their repos; `base` keeps those of one base reference.
+
+        Raises:
+            HubError: the hub cannot be reached.
+        """
+
+    def check(self, timeout: float) -> str:
+        """Return one sentence about the hub and who we are to it, within `timeout` seconds.
+
+        Raises:
+            HubError: it cannot be reached, or refuses us.
+        """
+
+
+def open_hub(location: str | None = None) -> Hub:
+    """Return the hub at `location`; nothing is read or sent before one of its methods is called.
+
+    Raises:
+        HubError: the location is of no known kind.
+    """
+    if location is None or location.startswith(("http://", "https://")):
+        from moehub.hub.remote import RemoteHub
+
+        return RemoteHub(location)
+    scheme, colon, rest = location.partition(":")
+    if (colon and scheme != "file" and rest.startswith("//")) or not location:
+        raise HubError(f"{location!r} is no hub, expected a URL beginning with https:// or http://, or a folder")
+    from moehub.hub.folder import FolderHub
+
+    path = rest.removeprefix("//") if colon and scheme == "file" else location
+    return FolderHub(Path(path).expanduser())
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """Return repo and revision of `org/name` or `org/name@revision`.
+
+    Raises:
+        HubError: it is neither.
+    """
+    repo, at, revision = reference.partition("@")
+    if at and not revision:
+        raise HubError(f"{reference!r} ends in @, expected a branch, tag or commit after it, as in {repo}@main")
+    return check_repo(repo), revision or None
+
+
+def check_repo(repo: str) -> str:
+    """Return `repo` if it may name a repository on any hub.
+
+    Raises:
+        HubError: it is not `org/name`, or could lead outside a folder.
+    """
+    parts = repo.split("/")
+    named = all(_REPO_PART.fullmatch(part) and ".." not in part and "--" not in part for part in parts)
+    if len(parts) != 2 or not named or repo.endswith(".git"):
+        raise HubError(
+            f"{repo!r} cannot name a repo, expected org/name of letters, digits, '.', '_' and '-', as in acme/law"
+        )
+    return repo

@@ -1,0 +1,253 @@
+"""Model cards: the README.md that a hub shows, made from the manifest alone.
+
+The same card gives the same text to the byte: no dates, no machine. The front matter follows the
+Hugging Face conventions, so that `list_models(filter="base_model:adapter:org/base")` finds an expert;
+the mapping under `moehub` holds what conventions have no word for, so that a hub can be listed without
+opening every repo. Everything in a card is a stranger's text: it is quoted wherever it is shown.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from moehub import config
+from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Metrics
+from moehub.errors import ConfigError
+
+EXPERT_TAG = "moehub-expert"
+MOE_TAG = "moehub-moe"
+_ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_LICENSES = frozenset(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+    eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr
+    llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1
+    open-mdw openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    """.split()  # noqa: SIM905 (the list is read as a paragraph)
+)
+"""The identifiers that the hub accepts under `license`; any other goes to `license_name`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What the front matter says about an expert under `moehub`."""
+
+    name: str
+    domain: str
+    license: str
+    base: BasePin
+    metrics: Metrics | None
+
+
+def render_expert(card: Card) -> str:
+    """Return the README.md of an expert."""
+    return _page(_expert_matter(card), _expert_body(card))
+
+
+def render_moe(*, name: str, base: BasePin, experts: Sequence[tuple[Card, str]], router: Mapping[str, Any]) -> str:
+    """Return the README.md of a MoE; each expert comes with the reference it was taken from."""
+    return _page(_moe_matter(base, experts), _moe_body(name, base, experts, router))
+
+
+def read_summary(values: Any) -> Summary | None:
+    """Return the summary in a front matter's `moehub`, or None where a stranger wrote something else there."""
+    if not isinstance(values, dict):
+        return None
+    parts: dict[str, Any] = {}
+    try:
+        for key, kind in (("base", BasePin), ("metrics", Metrics)):
+            if isinstance(values.get(key), dict):
+                parts[key] = config.from_mapping(kind, values[key], source=key)
+        return config.from_mapping(Summary, {**values, **parts}, source="moehub")
+    except ConfigError:
+        return None
+
+
+def _page(matter: Mapping[str, Any], body: str) -> str:
+    front = yaml.safe_dump(dict(matter), sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{front}---\n\n{body.strip()}\n"
+
+
+def _expert_matter(card: Card) -> dict[str, Any]:
+    summary = Summary(card.name, card.domain, card.license, card.base, card.metrics)
+    return {
+        "library_name": "peft",
+        **_base_model([card.base.reference], "adapter"),
+        **_license({card.license}),
+        "pipeline_tag": "text-generation",
+        "tags": ["lora", EXPERT_TAG, f"domain:{card.domain}"],
+        **({"model-index": [_results(card, card.metrics)]} if card.metrics else {}),
+        "moehub": dataclasses.asdict(summary),
+    }
+
+
+def _results(card: Card, metrics: Metrics) -> dict[str, Any]:
+    """Return the held-out loss in the hub's format for evaluation results."""
+    result = {
+        "task": {"type": "text-generation", "name": "Text generation"},
+        "dataset": {"type": f"{card.domain}-held-out", "name": f"{card.domain}, held out by the contributor"},
+        "metrics": [
+            {"type": "loss", "name": "Loss in nats per token", "value": metrics.expert_loss},
+            {"type": "base_loss", "name": "Loss of the base alone", "value": metrics.base_loss},
+        ],
+    }
+    return {"name": card.name, "results": [result]}
+
+
+def _base_model(references: Sequence[str], relation: str) -> dict[str, Any]:
+    # A folder's name would be taken for somebody else's repo: only org/name is a base on the hub.
+    found = [reference for reference in references if _ON_A_HUB.fullmatch(reference)]
+    if not found:
+        return {}
+    return {"base_model": found[0] if len(found) == 1 else found, "base_model_relation": relation}
+
+
+def _license(licenses: set[str]) -> dict[str, str]:
+    names = sorted(identifier.lower() for identifier in licenses)
+    if len(names) == 1 and names[0] in _HUB_LICENSES:
+        return {"license": names[0]}
+    return {"license": "other", "license_name": ", ".join(names)}
+
+
+def _expert_body(card: Card) -> str:
+    on_hub = _ON_A_HUB.fullmatch(card.base.reference) is not None
+    base = card.base.reference if on_hub else f"path/to/{_plain(card.base.reference)}"
+    stages = "\n".join(
+        f"| {_plain(stage.kind)} | {stage.examples:,} | {stage.tokens:,} | {stage.steps:,} |" for stage in card.stages
+    )
+    return f"""
+# {card.name}
+
+A LoRA expert for the domain **{card.domain}** on {_code(card.base.reference)}, made to be one of many in a
+mixture of experts with moehub. It was trained on its contributor's text, which
+stays with the contributor; `router_stats.safetensors` holds counts of tokens and of hashed pairs of tokens, from
+which the gate is made.
+
+| | |
+|---|---|
+| base | {_code(card.base.reference)}{f", revision {_code(card.base.revision)}" if card.base.revision else ""} |
+| digest of the base's weights | {_code(card.base.digest)} |
+| rank, alpha | {card.rank}, {card.alpha:g} |
+| targets | {", ".join(map(_code, card.targets))} |
+| licence | {_plain(card.license)} |
+| version | {card.version} |
+{_metrics_rows(card.metrics)}
+## Use
+
+Alone, with PEFT:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+As one of several, with moehub:
+
+```sh
+moehub merge --base {base} --expert path/to/this/folder --expert org/another --output moe
+moehub generate moe "Once upon a time"
+```
+
+## Training
+
+| stage | examples | tokens with a loss | steps |
+|---|--:|--:|--:|
+{stages}
+"""
+
+
+def _metrics_rows(metrics: Metrics | None) -> str:
+    if metrics is None:
+        return ""
+    return (
+        f"| held-out loss, nats per token | {metrics.expert_loss:.4f} |\n"
+        f"| the base's loss on the same {metrics.tokens:,} tokens | {metrics.base_loss:.4f} |\n"
+    )
+
+
+def _moe_matter(base: BasePin, experts: Sequence[tuple[Card, str]]) -> dict[str, Any]:
+    sources = [source.partition("@")[0] for _, source in experts]
+    return {
+        "library_name": "transformers",
+        **_base_model([base.reference, *dict.fromkeys(sources)], "merge"),
+        **_license({card.license for card, _ in experts}),
+        "pipeline_tag": "text-generation",
+        "tags": ["moehub", MOE_TAG, "mixture-of-experts", *sorted({f"domain:{card.domain}" for card, _ in experts})],
+    }
+
+
+def _moe_body(name: str, base: BasePin, experts: Sequence[tuple[Card, str]], router: Mapping[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {card.name} | {card.domain} | {card.rank} | {_plain(card.license)} | {_source(source)} "
+        f"| {_code(card.files.get(ADAPTER_WEIGHTS, '')[:16])} |"
+        for card, source in experts
+    )
+    settings = "\n".join(f"| {_plain(key)} | {_code(str(value))} |" for key, value in sorted(router.items()))
+    return f"""
+# {_plain(name)}
+
+A sparse mixture of {len(experts)} LoRA expert{"" if len(experts) == 1 else "s"} on {_code(base.reference)}, assembled
+with moehub. Nothing was trained to assemble it: the gate follows from the experts'
+token counts, and experts can be added and removed with `moehub merge --into`.
+
+## Base
+
+| | |
+|---|---|
+| reference | {_code(base.reference)}{f", revision {_code(base.revision)}" if base.revision else ""} |
+| digest of the weights | {_code(base.digest)} |
+| digest of the tokenizer | {_code(base.tokenizer)} |
+
+## Experts
+
+| expert | domain | rank | licence | source | sha256 of the weights |
+|---|---|--:|---|---|---|
+{rows}
+
+`merge.lock` holds every commit and digest; `moehub merge merge.lock` makes this folder again.
+
+## Router
+
+| setting | value |
+|---|---|
+{settings}
+
+## Use
+
+```python
+import moehub
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+```sh
+moehub generate path/to/this/folder "Once upon a time" --trace
+```
+"""
+
+
+def _source(source: str) -> str:
+    """Return where an expert came from; a path of somebody's machine is of no use to others."""
+    return _code(source) if _ON_A_HUB.fullmatch(source.partition("@")[0]) else f"folder {_code(PurePath(source).name)}"
+
+
+def _plain(text: str) -> str:
+    """Return a stranger's text without anything that Markdown or HTML would obey."""
+    return re.sub(r"[\\`*\[\]<>|#&!]", "", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    return f"`{_plain(text)}`"
