@@ -29,7 +29,7 @@ class FeatureSums:
     """Sums over int8 features of hidden states, for the `lda` router; exact because they are integers."""
 
     recipe: str
-    """How the features were made (see `moehub.router.features`): sums of other recipes cannot be added."""
+    """How the features were made (see `moehub.experts.features`): sums of other recipes cannot be added."""
     count: int
     """n, the number of tokens."""
     sum: Tensor

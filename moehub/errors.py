@@ -4,6 +4,7 @@
     ├── ConfigError             a configuration file, `--set` or an option contradicts itself or the format
     ├── DataError               training or evaluation text that cannot be used
     ├── BaseModelError          a base that cannot be found, is no causal language model, or is not the one pinned
+    ├── TrainingError           a training that diverged, or that cannot be started or resumed where it was asked to
     ├── ExpertError             a folder that is no expert, or one that was damaged or tampered with
     ├── MergeError              experts that do not fit together, or a MoE folder that cannot be changed that way
     ├── RouterError             a router that is unknown or lacks what it needs
@@ -29,6 +30,10 @@ class DataError(MoehubError):
 
 class BaseModelError(MoehubError):
     """A base model that cannot be used."""
+
+
+class TrainingError(MoehubError):
+    """A training that diverged, or that cannot be started or resumed where it was asked to."""
 
 
 class ExpertError(MoehubError):

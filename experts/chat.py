@@ -1,0 +1,108 @@
+"""Conversations as text: through the base's chat template, or through a plain one where the base has none.
+
+The fallback looks like this, with the tokenizer's end of text after each answer:
+
+    User: What is two and two?
+
+    Assistant: Four.<|endoftext|>
+
+    User: And three and three?
+
+    Assistant:
+
+What is learned is found by rendering, not by parsing templates: an answer begins where the conversation and
+"the conversation so far, with the assistant's turn opened" stop agreeing, and it ends after the answer's
+text and whatever the template puts behind the last answer (its end-of-turn mark). So it works for every
+template that shows the answers literally, those that drop the thoughts of earlier turns included.
+"""
+
+import os.path
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from moehub.errors import DataError
+from moehub.experts.examples import Conversation, Message
+
+FALLBACK_TEMPLATE = (
+    "{{ opening }}{% for message in messages %}"
+    "{% if not loop.first %}{{ '\n\n' }}{% endif %}"
+    "{% if message['role'] not in ('system', 'user', 'assistant') %}"
+    "{{ raise_exception('the roles are system, user and assistant') }}{% endif %}"
+    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+"""The chat template of a base that brings none; `opening` is its beginning-of-text mark if it sets one."""
+
+
+def render(tokenizer: Any, messages: Sequence[Message], *, answer: bool = False) -> str:
+    """Return a conversation as text, special tokens included; with `answer`, the assistant's turn is opened.
+
+    Tokenise it with `add_special_tokens=False`.
+
+    Raises:
+        DataError: the chat template refuses the conversation.
+    """
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    template = None if tokenizer.chat_template else FALLBACK_TEMPLATE
+    options = {} if tokenizer.chat_template else {"opening": tokenizer.decode(opening(tokenizer))}
+    try:
+        text: str = tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, add_generation_prompt=answer, **options
+        )
+    except jinja2.TemplateError as error:
+        raise DataError(f"the base's chat template refuses it ({error})") from error
+    return text
+
+
+def opening(tokenizer: Any) -> list[int]:
+    """Return the ids that the tokenizer puts before every text: the beginning-of-text mark, or none."""
+    ids = tokenizer("")["input_ids"]
+    return [int(ids[0])] if ids and ids[0] == tokenizer.bos_token_id else []
+
+
+def segments(tokenizer: Any, conversation: Conversation) -> list[tuple[str, bool]]:
+    """Return the rendered conversation in parts, each with whether it is learned.
+
+    Raises:
+        DataError: the template refuses the conversation, or does not show an answer as it is.
+    """
+    try:
+        return _segments(tokenizer, conversation.messages)
+    except DataError as error:
+        raise DataError(f"{conversation.origin}: {error}") from error
+
+
+def _segments(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, bool]]:
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    messages = messages[: answers[-1] + 1]
+    full = render(tokenizer, messages)
+    begins = [_agreement(full, render(tokenizer, messages[:index], answer=True)) for index in answers]
+    mark = full[_end(full, messages[-1], begins[-1], 0) :]
+    parts: list[tuple[str, bool]] = []
+    done = 0
+    for index, begin in zip(answers, begins, strict=True):
+        end = _end(full, messages[index], begin, done)
+        end += len(mark) if full.startswith(mark, end) else 0
+        parts += [(full[done:begin], False), (full[begin:end], True)]
+        done = end
+    return parts
+
+
+def _agreement(full: str, opened: str) -> int:
+    """Return for how many characters the two agree."""
+    return len(opened) if full.startswith(opened) else len(os.path.commonprefix([full, opened]))
+
+
+def _end(full: str, answer: Message, begin: int, earliest: int) -> int:
+    """Return where the answer's own text ends; it may begin a little before `begin` if it looks like the mark."""
+    # Templates show an answer whole, without outer blanks, or without its thoughts.
+    shown = (answer.content, answer.content.strip(), answer.content.split("</think>")[-1].strip())
+    for start in (begin, earliest):
+        for content in shown:
+            at = full.find(content, start) if content else -1
+            if at >= 0:
+                return at + len(content)
+    raise DataError("the base's chat template does not show an answer as it is written; use another template")

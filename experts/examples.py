@@ -1,0 +1,104 @@
+"""What an expert learns from: plain texts, prompts with their completions, and conversations."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+_SHORTEST = 200
+"""A text of fewer characters is not cut in two for the held-out split."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """`user`, `assistant`, `system`, or whatever else the base's chat template knows."""
+    content: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document; all of it is learned."""
+
+    text: str
+    origin: str = field(default="a text", compare=False)
+    """File and line, for error messages."""
+    ends: bool = True
+    """Whether the document ends here, so that the end of text is learned too."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt as it stands, without any template, and the completion that is learned."""
+
+    prompt: str
+    completion: str
+    origin: str = field(default="a completion", compare=False)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns that go through the chat template; every turn of the assistant is learned."""
+
+    messages: tuple[Message, ...]
+    origin: str = field(default="a conversation", compare=False)
+
+
+Example: TypeAlias = Text | Completion | Conversation
+
+
+def digest(example: Example) -> str:
+    """Return the sha256 of what the example says, in hex; where it came from does not matter."""
+    match example:
+        case Text():
+            parts: list[object] = ["text", example.text, example.ends]
+        case Completion():
+            parts = ["completion", example.prompt, example.completion]
+        case Conversation():
+            parts = ["conversation", *([message.role, message.content] for message in example.messages)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def split(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    """Return the examples to train on and those held out, about `fraction` of them.
+
+    An example is held out if its digest, read as a number between 0 and 1, is below `fraction`: the order
+    does not matter and copies stay on one side. Where that would be fewer than one example, the end of
+    each text is held out instead; where there are no texts, the example with the smallest digest.
+    """
+    if fraction == 0:
+        return list(examples), []
+    digests = [digest(example) for example in examples]
+    if fraction * len(set(digests)) < 1 and any(isinstance(example, Text) for example in examples):
+        return _split_texts(examples, fraction)
+    held = {value for value in digests if int(value[:16], 16) < fraction * 2**64}
+    if not held or len(held) == len(set(digests)):
+        held = {min(digests)} if len(set(digests)) > 1 else set()
+    training = [example for example, value in zip(examples, digests, strict=True) if value not in held]
+    return training, [example for example, value in zip(examples, digests, strict=True) if value in held]
+
+
+def _split_texts(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+    training: list[Example] = []
+    held: list[Example] = []
+    for example in examples:
+        if not isinstance(example, Text) or len(example.text) < _SHORTEST:
+            training.append(example)
+            continue
+        at = _boundary(example.text, math.floor(len(example.text) * (1 - fraction)))
+        training.append(replace(example, text=example.text[:at], ends=False))
+        held.append(replace(example, text=example.text[at:]))
+    return training, held
+
+
+def _boundary(text: str, limit: int) -> int:
+    """Return the last place up to `limit`, in the text's second half, after a blank line, a line or a word."""
+    for separator in ("\n\n", "\n", " "):
+        at = text.rfind(separator, len(text) // 2, limit)
+        if at >= 0:
+            return at + len(separator)
+    return limit
