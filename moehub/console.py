@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 console = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+"""For tables on standard output: 80 columns wide where it is no terminal."""
 
 Advance = Callable[..., None]
 """Called as `advance(steps=1, note="")` whenever work was done; `note` is shown beside the bar."""
@@ -26,13 +30,13 @@ _PLAIN_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int) -> Iterator[Advance]:
-    """Yield a function that advances a progress bar of `total` steps.
+def progress(description: str, total: int, *, in_bytes: bool = False) -> Iterator[Advance]:
+    """Yield a function that advances a progress bar of `total` steps, or of `total` bytes.
 
     On a terminal this is a rich bar; elsewhere a line at the start, every five seconds, and at the end.
     """
     if console.is_terminal:
-        with _bar() as bar:
+        with _bar(DownloadColumn() if in_bytes else MofNCompleteColumn()) as bar:
             task = bar.add_task(description, total=total, note="")
 
             def advance(steps: int = 1, note: str = "") -> None:
@@ -40,15 +44,15 @@ def progress(description: str, total: int) -> Iterator[Advance]:
 
             yield advance
         return
-    with _lines(description, total) as advance_lines:
+    with _lines(description, total, " bytes" if in_bytes else "") as advance_lines:
         yield advance_lines
 
 
-def _bar() -> Progress:
+def _bar(count: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        count,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
@@ -57,17 +61,17 @@ def _bar() -> Progress:
 
 
 @contextlib.contextmanager
-def _lines(description: str, total: int) -> Iterator[Advance]:
+def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
     done, started = 0, time.monotonic()
     said = started
-    console.print(f"{description}: 0/{total}", markup=False)
+    console.print(f"{description}: 0/{total}{unit}", markup=False)
 
     def advance(steps: int = 1, note: str = "") -> None:
         nonlocal done, said
         done += steps
         if time.monotonic() - said >= _PLAIN_SECONDS:
             said = time.monotonic()
-            console.print(f"{description}: {done}/{total} {note}".rstrip(), markup=False)
+            console.print(f"{description}: {done}/{total}{unit} {note}".rstrip(), markup=False)
 
     yield advance
-    console.print(f"{description}: {done}/{total} in {time.monotonic() - started:.1f} s", markup=False)
+    console.print(f"{description}: {done}/{total}{unit} in {time.monotonic() - started:.1f} s", markup=False)

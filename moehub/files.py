@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 _CHUNK = 1 << 20
@@ -50,9 +50,14 @@ def files_below(folder: Path) -> list[Path]:
 
 def tree_digest(folder: Path) -> str:
     """Return one sha256 over the names and bytes of every file below `folder`, in hex."""
+    return digest_of({name.as_posix(): sha256(folder / name) for name in files_below(folder)})
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Return the `tree_digest` of a folder that holds files of these names and sha256s."""
     digest = hashlib.sha256()
-    for name in files_below(folder):
-        digest.update(f"{name.as_posix()}\0{sha256(folder / name)}\n".encode())
+    for name in sorted(digests, key=PurePosixPath):
+        digest.update(f"{name}\0{digests[name]}\n".encode())
     return digest.hexdigest()
 
 

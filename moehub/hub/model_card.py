@@ -21,6 +21,20 @@ from moehub.errors import ConfigError
 EXPERT_TAG = "moehub-expert"
 MOE_TAG = "moehub-moe"
 _ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+_OURS = frozenset(
+    {
+        "library_name",
+        "base_model",
+        "base_model_relation",
+        "license",
+        "license_name",
+        "pipeline_tag",
+        "model-index",
+        "moehub",
+    }
+)
+"""What the manifest decides, whatever a README says."""
 _HUB_LICENSES = frozenset(
     """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
@@ -50,6 +64,23 @@ class Summary:
 def render_expert(card: Card) -> str:
     """Return the README.md of an expert."""
     return _page(_expert_matter(card), _expert_body(card))
+
+
+def with_front_matter(card: Card, readme: str | None) -> str:
+    """Return a publisher's own README.md under a front matter that says what the card says."""
+    if readme is None:
+        return render_expert(card)
+    found = _FRONT_MATTER.match(readme)
+    body = readme[found.end() :] if found else readme
+    try:
+        own = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError:
+        own = {}
+    ours = _expert_matter(card)
+    theirs = {key: value for key, value in own.items() if key not in _OURS} if isinstance(own, dict) else {}
+    tags = theirs.pop("tags", None)
+    kept = [str(tag) for tag in tags if not str(tag).startswith("domain:")] if isinstance(tags, list) else []
+    return _page({**ours, "tags": list(dict.fromkeys([*ours["tags"], *kept])), **theirs}, body)
 
 
 def render_moe(*, name: str, base: BasePin, experts: Sequence[tuple[Card, str]], router: Mapping[str, Any]) -> str:

@@ -1,0 +1,73 @@
+"""What went wrong between us and a hub server, in sentences for a person."""
+
+import contextlib
+from collections.abc import Iterator
+
+from moehub.errors import HubError
+
+TOKEN_VARIABLE = "MOEHUB_TOKEN"  # noqa: S105 (the name of a variable)
+
+
+@contextlib.contextmanager
+def in_sentences(hub: str, repo: str | None = None, revision: str | None = None) -> Iterator[None]:
+    """Turn every failure of huggingface_hub into a HubError that names the hub, the repo and the cure.
+
+    Raises:
+        HubError: the hub at URL `hub` cannot be reached, refuses, or is no hub.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"HF_HUB_OFFLINE is set, so {hub} is not asked: unset it") from error
+    except HfHubHTTPError as error:
+        raise HubError(_refusal(error, hub, repo, revision)) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        said = str(error) or type(error).__name__
+        raise HubError(f"the hub {hub} cannot be reached ({said}): check the address and your connection") from error
+    except OSError as error:
+        # The client's own complaints are OSErrors without a number; a full disk has one.
+        if error.errno is not None:
+            raise
+        raise HubError(f"{hub} did not deliver {repo}: {_first_line(error)}") from error
+    except HFValidationError as error:
+        raise HubError(f"{repo!r} is no name that {hub} can know: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HubError(
+            f"{hub} answered something that is not the Hugging Face Hub API "
+            f"({type(error).__name__}: {_first_line(error)}): check the address"
+        ) from error
+
+
+def _refusal(error: Exception, hub: str, repo: str | None, revision: str | None) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    status = error.response.status_code  # type: ignore[attr-defined]
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo} on {hub} has no revision {revision or 'main'!r}: expected a branch, a tag or a commit of it"
+    if isinstance(error, GatedRepoError):
+        return f"{repo} on {hub} is open only to those its owner admits: ask for access at {hub}/{repo}"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"there is no repo {repo} on {hub}, or it is private: check the name with `moehub list`, "
+            f"or give a token that may see it ({_how_to_log_in(hub)})"
+        )
+    if status == 401:
+        return f"{hub} does not accept our token, or wants one: give a valid one ({_how_to_log_in(hub)})"
+    if status == 403:
+        return f"{hub} does not let this token do that with {repo}: give one with write access ({_how_to_log_in(hub)})"
+    return f"{hub} refused ({status}): {_first_line(error)}"
+
+
+def _how_to_log_in(hub: str) -> str:
+    from huggingface_hub import constants
+
+    if hub == constants.ENDPOINT.rstrip("/"):
+        return f"`hf auth login`, or the variable HF_TOKEN or {TOKEN_VARIABLE}"
+    return f"the variable {TOKEN_VARIABLE}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
