@@ -1,5 +1,6 @@
 """The configuration of a MoE: `config.json` of a MoE folder."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
@@ -9,26 +10,41 @@ class MoehubConfig(PretrainedConfig):
     """Base, experts in canonical order, and the router's settings."""
 
     model_type = "moehub"
-    has_no_defaults_at_init = True
 
     def __init__(
         self,
         *,
-        base: dict[str, Any] | None = None,
-        base_config: dict[str, Any] | None = None,
+        base: Mapping[str, Any] | None = None,
+        base_config: Mapping[str, Any] | None = None,
         experts: list[dict[str, Any]] | None = None,
-        router: dict[str, Any] | None = None,
+        router: Mapping[str, Any] | None = None,
+        null: bool = False,
         **others: Any,
     ) -> None:
-        self.base = base or {}
-        self.base_config = base_config or {}
-        self.experts = experts or []
-        self.router = router or {}
+        """Keep the parts.
+
+        Args:
+            base: reference, location, revision and digests of the base.
+            base_config: the base's own `config.json`.
+            experts: name, domain, licence and card digest of each, in canonical order.
+            router: the fields of `RouterSettings`.
+            null: whether the MoE has a null expert.
+            others: what every transformers configuration has.
+        """
+        self.base = dict(base or {})
+        self.base_config = dict(base_config or {})
+        self.experts = list(experts or [])
+        self.router = dict(router or {})
+        self.null = null
         super().__init__(**others)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
-        """Return the base's own configuration: it decides layers, heads and the KV cache."""
+        """Return the base's own configuration: it decides vocabulary, layers and the KV cache."""
         if not self.base_config:
             return self
-        kind = CONFIG_MAPPING[self.base_config["model_type"]]
-        return kind.from_dict(dict(self.base_config)).get_text_config(decoder=decoder, encoder=encoder)
+        return base_configuration(self.base_config).get_text_config(decoder=decoder, encoder=encoder)
+
+
+def base_configuration(values: Mapping[str, Any]) -> PretrainedConfig:
+    """Return the base's configuration from its `config.json`."""
+    return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))

@@ -1,11 +1,244 @@
-"""The MoE as a transformers model."""
+"""The MoE as a transformers model: base, stacked experts and gate.
 
-from transformers import GenerationMixin, PreTrainedModel
+    model = AutoModelForCausalLM.from_pretrained(moe)     # after `import moehub`
+    model.generate(**tokenizer("def add(", return_tensors="pt"))
 
+Shapes: B batch, T tokens, E experts.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from moehub.errors import MergeError, RouterError
+from moehub.merge.cache import gate_layer
 from moehub.merge.configuration import MoehubConfig
+from moehub.merge.load import Parts, load_parts
+from moehub.merge.save import save_parts
+from moehub.merge.stack import attach
+from moehub.router.arrow import ArrowGate
+from moehub.router.backends import AUTO, BACKENDS, choose
+from moehub.router.gate import PosteriorGate, Recorder, Shared
+from moehub.router.layer import Switchboard
+from moehub.router.method import NULL
+from moehub.router.route import Route
+from moehub.router.window import GateState, Window
 
 
 class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
-    """Base, stacked experts and gate."""
+    """A sparse mixture of LoRA experts on a frozen base; one gate decides for all layers."""
 
     config_class = MoehubConfig
+    base_model_prefix = "base"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(
+        self, config: MoehubConfig, *, base: PreTrainedModel, parts: Parts, backend: str = AUTO
+    ) -> None:
+        """Put a MoE together; use `from_pretrained`.
+
+        Args:
+            config: the MoE's configuration.
+            base: the loaded base; its linears are replaced.
+            parts: what `moehub.merge.load.load_parts` returned.
+            backend: how the sparse layers are computed, or `auto`.
+        """
+        config._attn_implementation = base.config._attn_implementation  # noqa: SLF001 (transformers has no public way)
+        super().__init__(config)
+        self.names: list[str] = [expert.name for expert in parts.experts]
+        self.parts = parts
+        rank = max(A.shape[0] for adapter in parts.adapters for A, _ in adapter.pairs.values())
+        self.backend, self.backend_reason = choose(
+            backend, experts=len(self.names), rank=rank, dtype=base.dtype, device=base.device
+        )
+        self.board = Switchboard(BACKENDS[self.backend])
+        self.base = base
+        self.sparse_layers = attach(base, parts.adapters, self.board)
+        self.gate: PosteriorGate | ArrowGate = parts.gate.to(base.device)
+        self.generation_config = base.generation_config
+        self._forced: Shared | None = None
+        self._recorder: Recorder | None = None
+        self.eval()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *_: Any,
+        config: MoehubConfig | None = None,
+        base: str | None = None,
+        backend: str = AUTO,
+        dtype: torch.dtype | str = "auto",
+        device_map: Any = None,
+        **others: Any,
+    ) -> "MoehubForCausalLM":
+        """Return the MoE in a folder or a hub's repo.
+
+        Args:
+            pretrained_model_name_or_path: the MoE.
+            config: its configuration, where it was read already.
+            base: where the base is, if not where the MoE says; its digest decides.
+            backend: `auto`, or a backend by name.
+            dtype: of the base and the experts; `auto` as the base was saved.
+            device_map: passed to the base.
+            others: `revision`, `token`, `cache_dir`, `attn_implementation` and the like, as for any model.
+
+        Raises:
+            MergeError: the folder is no MoE, or a part of it is missing or damaged.
+            BaseModelError: the base cannot be found, or is not the one the experts were trained on.
+        """
+        parts = load_parts(str(pretrained_model_name_or_path), base=base, hub_options=others)
+        options = {key: value for key, value in others.items() if key in ("attn_implementation", "max_memory")}
+        if device_map is not None:
+            options["device_map"] = device_map
+        loaded = parts.base.load_model(dtype=dtype if dtype is not None else "auto", **options)
+        return cls(config or parts.config, base=loaded, parts=parts, backend=backend)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:  # type: ignore[override]
+        """Write the MoE's folder: experts and gate as they are in memory now, the base by reference.
+
+        What was not changed since loading is written byte for byte as it was published.
+        """
+        save_parts(self.parts, self.sparse_layers, self.gate, Path(save_directory))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **others: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return the base's output with every token routed; arguments as for any causal language model.
+
+        Raises:
+            RouterError: `inputs_embeds` were given: the gate reads tokens.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise RouterError("a MoE routes by tokens: give input_ids, not inputs_embeds")
+        if use_cache is None:
+            use_cache = bool(self.config.get_text_config().use_cache) and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config.get_text_config(decoder=True))
+        self.board.routing = self._routing(input_ids, attention_mask, past_key_values)
+        return self.base(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **others,
+        )
+
+    @torch.no_grad()
+    def trace(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the weight of every expert, and of the null expert (or of nobody) in the last column: [B, T, E + 1].
+
+        The gate alone decides, unless it looks into the layers: then a whole forward is needed, and the
+        weights are means over them.
+        """
+        experts = len(self.names)
+        if self._forced is None and isinstance(self.gate, ArrowGate):
+            self._recorder = Recorder(self.gate)
+            try:
+                self(input_ids, attention_mask, use_cache=False)
+                assert self._recorder.total is not None  # noqa: S101 (the forward went through the layers)
+                dense = self._recorder.total / self._recorder.calls
+            finally:
+                self._recorder = None
+        else:
+            routing = self._routing(input_ids, attention_mask, None)
+            dense = routing.route("", input_ids).dense  # type: ignore[arg-type]
+        nobody = 1 - dense.sum(-1, keepdim=True)
+        return torch.cat([dense, nobody], -1).view(*input_ids.shape, experts + 1)
+
+    @contextlib.contextmanager
+    def forced(self, name: str) -> Iterator[None]:
+        """Send every token to one expert, or with "null" to the base alone, within a `with` block.
+
+        Raises:
+            RouterError: there is no such expert.
+        """
+        if name != NULL and name not in self.names:
+            raise RouterError(f"there is no expert {name!r} in this MoE, expected {', '.join([*self.names, NULL])}")
+        number = None if name == NULL else self.names.index(name)
+        before = self._forced
+        self._forced = Shared(Route.fixed(number, tokens=1, experts=len(self.names), device=self.device))
+        try:
+            yield
+        finally:
+            self._forced = before
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """Return the base's embeddings."""
+        return self.base.get_input_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        """Refuse: the experts and the gate belong to this base."""
+        raise MergeError("the base of a MoE cannot be changed: its experts were trained on it as it is")
+
+    def get_output_embeddings(self) -> torch.nn.Module | None:
+        """Return the base's output layer."""
+        return self.base.get_output_embeddings()
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Return what the base would want for the next step."""
+        return self.base.prepare_inputs_for_generation(input_ids, **kwargs)
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Leave the weights alone: all of them are loaded."""
+
+    def _routing(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
+        if self._forced is not None:
+            route = self._forced.shared
+            rows = torch.zeros(ids.numel(), dtype=torch.int64, device=ids.device)
+            return Shared(Route(route.indices.to(ids.device)[rows], route.weights.to(ids.device)[rows], route.experts))
+        if isinstance(self.gate, ArrowGate):
+            return self._recorder or self.gate
+        mask = self._mask(ids, attention_mask)
+        layers = self.config.get_text_config(decoder=True).num_hidden_layers
+        layer = (
+            None
+            if cache is None
+            else gate_layer(cache, self._replay, layers=layers, batch=len(ids), device=ids.device)
+        )
+        before = None if layer is None else layer.state
+        filtered, after = self._filter(ids, mask, before)
+        if layer is not None:
+            layer.advance(ids, mask, after)
+        return self.gate.routing(filtered)
+
+    def _filter(self, ids: Tensor, mask: Tensor, before: GateState | None) -> tuple[Tensor, GateState]:
+        gate = self.gate
+        if before is None:
+            before = gate.begin(len(ids), ids.device)  # type: ignore[operator]
+        learning = torch.is_grad_enabled() and any(table.requires_grad for table in gate.parameters())
+        with torch.set_grad_enabled(learning):
+            return gate(Window(ids, mask, self.base.get_input_embeddings()), before)
+
+    def _replay(self, ids: Tensor, mask: Tensor) -> GateState:
+        return self._filter(ids, mask, None)[1]
+
+    def _mask(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return which of the window's tokens are text, bool [B, T]."""
+        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
+            return torch.ones_like(ids, dtype=torch.bool)
+        return attention_mask[:, -ids.shape[1] :].bool()

@@ -1,0 +1,133 @@
+"""Open a MoE folder: everything but the weights of the base, checked."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moehub import base as bases
+from moehub import config as settings_loader
+from moehub import files
+from moehub.base import Base
+from moehub.card import CARD_FILE
+from moehub.errors import BaseModelError, ConfigError, MergeError
+from moehub.experts.folder import Expert, open_expert
+from moehub.merge.adapter import Adapter, read_adapter
+from moehub.merge.assemble import BASE_FOLDER, CONFIG_FILE, EXPERTS_FOLDER, read_tables
+from moehub.merge.configuration import MoehubConfig
+from moehub.router.arrow import ArrowGate
+from moehub.router.gate import PosteriorGate, load_gate
+from moehub.router.settings import RouterSettings
+
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a MoE folder holds."""
+
+    folder: Path
+    config: MoehubConfig
+    base: Base
+    experts: tuple[Expert, ...]
+    adapters: tuple[Adapter, ...]
+    gate: PosteriorGate | ArrowGate
+    settings: RouterSettings
+
+
+def load_parts(reference: str, *, base: str | None, hub_options: Mapping[str, Any]) -> Parts:
+    """Return the parts of the MoE in a folder or a hub's repo.
+
+    Raises:
+        MergeError: it is no MoE, or a part is missing, changed or damaged.
+        ExpertError: an expert is not the one its card pins.
+        BaseModelError: the base is missing or is another one.
+    """
+    folder = _folder(reference, hub_options)
+    config = read_moe_config(folder)
+    settings = router_settings(config, folder)
+    experts = tuple(open_expert(folder / EXPERTS_FOLDER / entry["name"]) for entry in config.experts)
+    for entry, expert in zip(config.experts, experts, strict=True):
+        if files.sha256(expert.folder / CARD_FILE) != entry["card"]:
+            raise MergeError(f"the expert {expert.name!r} in {folder} is not the one that was merged: merge again")
+    return Parts(
+        folder,
+        config,
+        find_base(config, folder, base),
+        experts,
+        tuple(read_adapter(expert) for expert in experts),
+        load_gate(
+            read_tables(folder), settings, names=[expert.name for expert in experts], has_null=config.null
+        ),
+        settings,
+    )
+
+
+def is_moe(folder: Path) -> bool:
+    """Return whether a folder is a MoE's."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return isinstance(values, dict) and values.get("model_type") == MoehubConfig.model_type
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return False
+
+
+def read_moe_config(folder: Path) -> MoehubConfig:
+    """Return the configuration of the MoE in `folder`.
+
+    Raises:
+        MergeError: there is no MoE.
+    """
+    if not is_moe(folder):
+        raise MergeError(f"{folder} is no MoE: expected a folder that `moehub merge` made")
+    return MoehubConfig.from_dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+
+
+def router_settings(config: MoehubConfig, folder: Path) -> RouterSettings:
+    """Return the router's settings.
+
+    Raises:
+        MergeError: they are not those of this version.
+    """
+    try:
+        return settings_loader.from_mapping(RouterSettings, config.router, source=f"{folder}: router")
+    except ConfigError as error:
+        raise MergeError(str(error)) from error
+
+
+def find_base(config: MoehubConfig, folder: Path, override: str | None) -> Base:
+    """Return the base of a MoE, checked by its digest.
+
+    Raises:
+        BaseModelError: it is missing or is another one.
+    """
+    pin = config.base
+    location = override or pin["location"]
+    if override is None and location == BASE_FOLDER:
+        location = str(folder / BASE_FOLDER)
+    try:
+        found = bases.find(location, revision=pin["revision"])
+    except BaseModelError as error:
+        raise BaseModelError(f"{error}. If the base of {folder} is elsewhere, name it with --base") from error
+    digest = bases.weights_digest(found.folder)
+    if digest != pin["digest"]:
+        raise BaseModelError(
+            f"the base in {found.folder} has digest {digest[:12]}, expected {pin['digest'][:12]}: "
+            "it is not the one these experts were trained on; name the right one with --base"
+        )
+    return dataclasses.replace(found, reference=pin["reference"])
+
+
+def _folder(reference: str, hub_options: Mapping[str, Any]) -> Path:
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    options = {key: value for key, value in hub_options.items() if key in _HUB_OPTIONS and value is not None}
+    try:
+        return Path(snapshot_download(reference, **options))
+    except (OSError, ValueError) as error:
+        raise MergeError(f"there is no MoE {reference}, neither a folder nor on the hub ({error})") from error

@@ -1,0 +1,187 @@
+"""The verbs: merge experts into a MoE, add one, remove one, make a MoE again from its lock."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from moehub import base as bases
+from moehub import files
+from moehub.base import Base
+from moehub.card import CARD_FILE, read_card
+from moehub.errors import MergeError, listed
+from moehub.experts.folder import Expert
+from moehub.merge.assemble import EXPERTS_FOLDER, assemble, comparable, reassemble
+from moehub.merge.load import is_moe, read_moe_config
+from moehub.merge.lock import LOCK_FILE, Lock, read_lock
+from moehub.merge.null import keep_null, make_null
+from moehub.merge.plan import BaseModel, Plan, make_plan
+from moehub.merge.source import Source, resolve
+from moehub.router.settings import RouterSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `moehub merge` makes a MoE of; also the format of `merge.yaml`."""
+
+    base: str = ""
+    """A folder, or `org/name[@revision]` on a hub."""
+    experts: tuple[str, ...] = ()
+    """Folders, or `org/name[@revision]` on a hub."""
+    null: str | None = None
+    """Generic text, or a folder that holds router statistics: the null expert."""
+    router: RouterSettings = field(default_factory=RouterSettings)
+    """How the gate is made and acts."""
+    embed_base: bool = False
+    """Copy the base into the MoE's folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan whose experts are on disk, and the base it is for; valid until its workspace is closed."""
+
+    plan: Plan
+    base: Base
+    recipe: Recipe
+
+    def write(self, output: Path) -> None:
+        """Write the MoE to `output`.
+
+        Raises:
+            MergeError: the plan has faults, or something else than a MoE stands at `output`.
+        """
+        _refuse_foreign(output)
+        assemble(self.plan, self.base, output, embed_base=self.recipe.embed_base)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A plan for a MoE that exists: what it will be, and which of its experts are new."""
+
+    plan: Plan
+    moe: Path
+    fresh: tuple[str, ...]
+    embed_base: bool
+
+    def write(self) -> None:
+        """Replace the MoE.
+
+        Raises:
+            MergeError: the plan has faults.
+        """
+        reassemble(self.plan, self.moe, fresh=self.fresh, embed_base=self.embed_base)
+
+
+@contextlib.contextmanager
+def prepare(
+    recipe: Recipe, *, hub: str | None = None, top_k_was_asked_for: bool = False, locked: Lock | None = None
+) -> Iterator[Prepared]:
+    """Yield the plan for a recipe, with everything it needs on disk.
+
+    Args:
+        recipe: base, experts, null and router.
+        hub: a hub's URL or folder; None for the default one.
+        top_k_was_asked_for: whether `top_k` beyond the number of experts is a fault rather than a default.
+        locked: refuse experts, base or null that are not those of this lock.
+
+    Raises:
+        MoehubError: the base or an expert cannot be found or opened.
+    """
+    with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
+        base = bases.find(recipe.base)
+        model = BaseModel(base.pin(), base.location, comparable(base.load_config().to_diff_dict()))
+        sources = [
+            resolve(reference, hub=hub, workspace=Path(workspace) / str(number))
+            for number, reference in enumerate(recipe.experts)
+        ]
+        null = None
+        if recipe.null is not None:
+            null = make_null(recipe.null, base, like=sources, router=recipe.router, hub=hub)
+        plan = make_plan(
+            model, sources, null=null, settings=recipe.router, top_k_was_asked_for=top_k_was_asked_for
+        )
+        if locked is not None:
+            _compare(plan, locked)
+        yield Prepared(plan, base, recipe)
+
+
+@contextlib.contextmanager
+def prepare_again(lock_file: Path, *, hub: str | None = None) -> Iterator[Prepared]:
+    """Yield the plan for the MoE that a `merge.lock` describes.
+
+    Raises:
+        MergeError: a source is no longer what it was.
+    """
+    lock = read_lock(lock_file)
+    pinned = f"@{lock.base.revision}" if lock.base.revision else ""
+    recipe = Recipe(
+        base=f"{lock.location}{pinned}",
+        experts=tuple(f"{one.source}@{one.commit}" if one.commit else one.source for one in lock.experts),
+        null=None if lock.null is None else lock.null.source,
+        router=lock.router,
+        embed_base=lock.embed_base,
+    )
+    with prepare(recipe, hub=hub, locked=lock) as prepared:
+        yield prepared
+
+
+@contextlib.contextmanager
+def prepare_change(
+    moe: Path, *, add: Sequence[str] = (), remove: Sequence[str] = (), hub: str | None = None
+) -> Iterator[Change]:
+    """Yield the plan for a MoE with experts added or removed; only what is added is read and checked.
+
+    Raises:
+        MergeError: it is no MoE, or an expert to remove is not in it.
+    """
+    config, lock = read_moe_config(moe), read_lock(moe / LOCK_FILE)
+    known = {one.name for one in lock.experts}
+    absent = [name for name in remove if name not in known]
+    if absent:
+        raise MergeError(
+            listed(
+                f"{moe} cannot be changed:",
+                [f"there is no expert {name!r} to remove, expected {', '.join(sorted(known))}" for name in absent],
+            )
+        )
+    kept = [
+        Source(one.source, one.commit, _merged_expert(moe, one.name)) for one in lock.experts if one.name not in remove
+    ]
+    model = BaseModel(lock.base, lock.location, config.base_config)
+    with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
+        added = [
+            resolve(reference, hub=hub, workspace=Path(workspace) / str(number)) for number, reference in enumerate(add)
+        ]
+        null = keep_null(moe, lock)
+        plan = make_plan(model, added, known=kept, null=null, settings=lock.router)
+        yield Change(plan, moe, tuple(source.expert.name for source in added), lock.embed_base)
+
+
+def _merged_expert(moe: Path, name: str) -> Expert:
+    """Return an expert of a MoE without checking its files again: only its card is read."""
+    folder = moe / EXPERTS_FOLDER / name
+    return Expert(folder, read_card(folder))
+
+
+def _refuse_foreign(output: Path) -> None:
+    if not output.exists():
+        return
+    if not output.is_dir() or (any(output.iterdir()) and not is_moe(output)):
+        raise MergeError(f"{output} exists and is no MoE: choose another --output, or move it away")
+
+
+def _compare(plan: Plan, lock: Lock) -> None:
+    cards = {one.name: one.card for one in lock.experts}
+    faults = [
+        f"the expert {source.expert.name!r} from {source.reference} is not the one that was locked"
+        for source in plan.sources
+        if files.sha256(source.expert.folder / CARD_FILE) != cards.get(source.expert.name)
+    ]
+    if (plan.base.pin.digest, plan.base.pin.tokenizer) != (lock.base.digest, lock.base.tokenizer):
+        faults.append(f"the base {lock.location} is not the one that was locked")
+    if lock.null is not None and plan.null is not None and plan.null.sha256 != lock.null.sha256:
+        faults.append(f"the null expert's {lock.null.source} is not the one that was locked")
+    if faults:
+        raise MergeError(listed("what was locked is no longer there; merge anew, or bring it back:", faults))
+

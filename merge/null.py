@@ -1,0 +1,90 @@
+"""The null expert: generic text, counted like anybody's, that stands for "nobody: let the base answer"."""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from moehub import files
+from moehub.base import Base, tokenizer_digest
+from moehub.card import STATISTICS_FILE
+from moehub.errors import ExpertError, MergeError
+from moehub.experts import data, features, tokens
+from moehub.experts.statistics import Statistics, count
+from moehub.merge.lock import Lock
+from moehub.merge.plan import Null
+from moehub.merge.source import Source, resolve
+from moehub.router.settings import RouterSettings
+
+NULL_FOLDER = "null"
+_PAIR_BITS = 16
+
+
+def make_null(
+    reference: str, base: Base, *, like: Sequence[Source], router: RouterSettings, hub: str | None = None
+) -> Null:
+    """Return the null expert from a file of generic text, a folder with statistics, or an expert on a hub.
+
+    Args:
+        reference: the file, folder or `org/name[@rev]`.
+        base: its tokenizer counts the text.
+        like: experts whose numbers of pair buckets and features the null's must match.
+        router: whether feature sums are needed.
+        hub: where `org/name` is.
+
+    Raises:
+        DataError: the text cannot be used.
+        MergeError: there is no such file, folder or repo.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file():
+        return Null(str(path.absolute()), files.sha256(path), _count(path, base, like, router))
+    if path.is_dir():
+        for folder in (path, path / NULL_FOLDER):
+            if (folder / STATISTICS_FILE).is_file():
+                return _from_statistics(str(path.absolute()), folder / STATISTICS_FILE)
+        raise MergeError(f"--null {reference} is a folder without {STATISTICS_FILE}: give a file of generic text")
+    if reference.partition("@")[0].count("/") != 1:
+        raise MergeError(f"--null {reference} does not exist, expected a file of generic text, a folder or org/name")
+    with tempfile.TemporaryDirectory() as workspace:
+        source = resolve(reference, hub=hub, workspace=Path(workspace))
+        return _from_statistics(reference, source.expert.folder / STATISTICS_FILE)
+
+
+def keep_null(moe: Path, lock: Lock) -> Null | None:
+    """Return the null expert of a MoE that exists, or None where it has none."""
+    if lock.null is None:
+        return None
+    return Null(lock.null.source, lock.null.sha256, Statistics.load(moe / NULL_FOLDER / STATISTICS_FILE))
+
+
+def _from_statistics(source: str, path: Path) -> Null:
+    return Null(source, files.sha256(path), Statistics.load(path))
+
+
+def _count(path: Path, base: Base, like: Sequence[Source], router: RouterSettings) -> Statistics:
+    tokenizer = base.load_tokenizer()
+    documents = [one.seen for one in tokens.encode(tokenizer, data.read([path]))]
+    example = _example(like)
+    counted = count(
+        documents,
+        tokenizer=tokenizer_digest(tokenizer),
+        vocabulary=len(tokenizer) if example is None else example.vocabulary,
+        pair_bits=_PAIR_BITS if example is None else example.pair_bits,
+    )
+    if "lda" not in router.method.split("+") or example is None or example.features is None:
+        return counted
+    embedding = base.load_model().get_input_embeddings().weight
+    recipe = features.Recipe.parse(example.features.recipe)
+    return dataclasses.replace(counted, features=features.sums(documents, embedding, recipe))
+
+
+def _example(like: Sequence[Source]) -> Statistics | None:
+    """Return some expert's statistics to count alike; damaged ones are the plan's to report."""
+    for source in like:
+        try:
+            if source.statistics is not None:
+                return source.statistics
+        except ExpertError:
+            continue
+    return None

@@ -1,0 +1,84 @@
+"""Write a MoE that is in memory: what was changed since loading, and byte for byte what was not."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from moehub import files
+from moehub.card import ADAPTER_WEIGHTS, CARD_FILE
+from moehub.errors import MergeError
+from moehub.experts.folder import Expert, seal
+from moehub.merge.assemble import CONFIG_FILE, EXPERTS_FOLDER, read_tables
+from moehub.merge.load import Parts
+from moehub.merge.lock import LOCK_FILE, read_lock
+from moehub.merge.stack import unstack
+from moehub.router.gate import load_gate
+from moehub.router.layer import MoELinear
+
+
+def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, output: Path) -> None:
+    """Write the MoE's folder to `output`, with the adapters as they stand in the sparse layers.
+
+    An expert that was trained since gets a new card, one version higher.
+
+    Raises:
+        MergeError: the gate's tables were changed; they are made from counts and have no trained form yet.
+    """
+    _refuse_trained_gate(parts, gate)
+    with files.new_folder(output) as folder:
+        shutil.copytree(parts.folder, folder, dirs_exist_ok=True)
+        cards = {}
+        for number, expert in enumerate(parts.experts):
+            tensors = unstack(layers, number, parts.adapters[number])
+            published = load_file(expert.folder / ADAPTER_WEIGHTS)
+            if any(not torch.equal(tensors[name], tensor) for name, tensor in published.items()):
+                cards[expert.name] = _write_trained(expert, tensors, folder / EXPERTS_FOLDER / expert.name)
+        if cards:
+            _pin_again(folder, cards, output.absolute())
+
+
+def _write_trained(expert: Expert, tensors: dict[str, torch.Tensor], place: Path) -> str:
+    """Write an expert's new weights and card; return the card's sha256."""
+    (place / ADAPTER_WEIGHTS).unlink()
+    save_file(tensors, place / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    seal(place, dataclasses.replace(expert.card, version=expert.card.version + 1))
+    return files.sha256(place / CARD_FILE)
+
+
+def _pin_again(folder: Path, cards: Mapping[str, str], output: Path) -> None:
+    """Make configuration and lock name the new cards; what was trained here has no other source than the MoE."""
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    for entry in config["experts"]:
+        entry["card"] = cards.get(entry["name"], entry["card"])
+    files.write_text(folder / CONFIG_FILE, files.to_json(config))
+    lock = read_lock(folder / LOCK_FILE)
+    experts = tuple(
+        dataclasses.replace(
+            one, card=cards[one.name], source=str(output / EXPERTS_FOLDER / one.name), commit=None
+        )
+        if one.name in cards
+        else one
+        for one in lock.experts
+    )
+    files.write_text(folder / LOCK_FILE, dataclasses.replace(lock, experts=experts).to_json())
+
+
+def _refuse_trained_gate(parts: Parts, gate: nn.Module) -> None:
+    fresh = load_gate(
+        read_tables(parts.folder),
+        parts.settings,
+        names=[expert.name for expert in parts.experts],
+        has_null=parts.config.null,
+    ).state_dict()
+    changed = [name for name, tensor in gate.state_dict().items() if not torch.equal(tensor.cpu(), fresh[name])]
+    if changed:
+        raise MergeError(
+            f"the gate's tables were changed ({changed[0]}), and a trained gate cannot be stored yet: "
+            "load the MoE again and train only its experts"
+        )

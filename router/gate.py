@@ -1,0 +1,118 @@
+"""The gate: tokens so far → experts for each token. One gate serves all layers of a MoE.
+
+Shapes: B batch, T tokens, E columns (the null expert's last, where there is one).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from moehub.router import posterior
+from moehub.router.arrow import ArrowGate
+from moehub.router.layer import Routing
+from moehub.router.method import NULL, parse, unflatten
+from moehub.router.route import Route
+from moehub.router.settings import RouterSettings
+from moehub.router.window import GateState, Window
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One route for every linear, decided before the first layer."""
+
+    shared: Route
+
+    def route(self, key: str, x: Tensor) -> Route:  # noqa: ARG002 (part of the signature)
+        """Return the one route."""
+        return self.shared
+
+
+class Recorder:
+    """Lets a gate of the layers decide, and keeps the mean weight of each expert for each token."""
+
+    def __init__(self, inner: Routing) -> None:
+        self.inner = inner
+        self.total: Tensor | None = None
+        self.calls = 0
+
+    def route(self, key: str, x: Tensor) -> Route:
+        """Return the inner routing's decision."""
+        decided = self.inner.route(key, x)
+        self.total = decided.dense if self.total is None else self.total + decided.dense
+        self.calls += 1
+        return decided
+
+
+class PosteriorGate(nn.Module):
+    """Evidence of one or more methods, filtered over time."""
+
+    def __init__(self, sources: Sequence[nn.Module], settings: RouterSettings, *, experts: int, has_null: bool) -> None:
+        super().__init__()
+        self.sources = nn.ModuleList(sources)
+        self.settings = settings
+        self.experts, self.has_null = experts, has_null
+
+    def begin(self, batch: int, device: torch.device) -> GateState:
+        """Return the state before the first token."""
+        return GateState(
+            posterior.start(batch, self.experts + self.has_null, _filter_device(device)),
+            tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
+        )
+
+    def forward(self, window: Window, state: GateState) -> tuple[Tensor, GateState]:
+        """Return the posterior after each token, float64 [B, T, E], and the state after the last.
+
+        Args:
+            window: the tokens.
+            state: what `begin` or the call for the tokens before returned.
+        """
+        evidence, memories = 0.0, []
+        for source, memory in zip(self.sources, state.memories, strict=True):
+            part, after = source(window, memory)
+            evidence = evidence + part
+            memories.append(after)
+        filtered = posterior.filter_chunked(evidence.to(state.posterior.device), state.posterior, self.settings.rho)  # type: ignore[attr-defined]
+        return filtered, GateState(filtered[:, -1], tuple(memories))
+
+    def routing(self, filtered: Tensor) -> Shared:
+        """Return what the layers are told, from a posterior [B, T, E]."""
+        return Shared(
+            Route.select(
+                filtered.flatten(0, 1),
+                top_k=self.settings.top_k,
+                threshold=self.settings.threshold,
+                has_null=self.has_null,
+            )
+        )
+
+
+def load_gate(
+    tensors: Mapping[str, Tensor], settings: RouterSettings, *, names: Sequence[str], has_null: bool
+) -> PosteriorGate | ArrowGate:
+    """Return the gate that the tables of `router.safetensors` make.
+
+    Args:
+        tensors: everything in the file.
+        settings: the MoE's router settings.
+        names: experts in canonical order.
+        has_null: whether the MoE has a null expert.
+    """
+    methods = parse(settings.method)
+    parts = [
+        method.load(
+            unflatten(method.name, tensors),
+            [*names, NULL] if has_null and method.kind == "evidence" else names,
+            settings,
+        )
+        for method in methods
+    ]
+    if isinstance(parts[0], ArrowGate):
+        return parts[0]
+    return PosteriorGate(parts, settings, experts=len(names), has_null=has_null)
+
+
+def _filter_device(device: torch.device) -> torch.device:
+    # Apple's GPUs have no float64; the filter is small enough for the CPU.
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,0 +1,75 @@
+"""The sparse layer: a linear of the base with the experts' adapters beside it.
+
+Shapes: E experts, r rank (the largest, others padded with zeros), T tokens (batch and time flattened).
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from moehub.router.backends import Backend
+from moehub.router.route import Route
+
+
+class Routing(Protocol):
+    """Where the tokens of the forward under way go."""
+
+    def route(self, key: str, x: Tensor) -> Route:
+        """Return the route for the linear called `key`, whose input is x [T, d_in]."""
+
+
+class Switchboard:
+    """What the gate tells the layers: one object shared by a MoE's layers, set before each forward."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.routing: Routing | None = None
+        """None: every layer is its linear of the base."""
+
+
+class MoELinear(nn.Module):
+    """y = W x + Σ_e g_e·s_e·B_e A_e x over the experts that the switchboard's route names."""
+
+    def __init__(self, linear: nn.Module, *, key: str, A: Tensor, B: Tensor, scale: Tensor, board: Switchboard) -> None:
+        """Wrap a linear of the base.
+
+        Args:
+            linear: maps [..., d_in] to [..., d_out].
+            key: the linear's name in the base.
+            A: down projections, [E, r, d_in].
+            B: up projections, transposed, [E, r, d_out].
+            scale: LoRA scale of each expert, [E].
+            board: where the route of the forward under way is found.
+        """
+        super().__init__()
+        self.linear = linear
+        self.key = key
+        self.board = board
+        self.A, self.B = nn.Parameter(A, requires_grad=False), nn.Parameter(B, requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.scale: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's own weight: some models look at its dtype."""
+        return self.linear.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's own bias."""
+        return self.linear.bias  # type: ignore[return-value]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the linear's output with the experts' contributions added, [..., d_out]."""
+        y: Tensor = self.linear(x)
+        if self.board.routing is None:
+            return y
+        flat = x.reshape(-1, x.shape[-1])
+        route = self.board.routing.route(self.key, flat).to(x.device)
+        rows = y.reshape(-1, y.shape[-1])
+        dtype = self.A.dtype
+        out = self.board.backend(
+            flat.to(dtype), rows.to(dtype), route, A=self.A, B=self.B, scale=self.scale.to(torch.float32)
+        )
+        return out.to(y.dtype).view_as(y)

@@ -1,0 +1,57 @@
+"""The settings of a router, as they stand in a MoE's `config.json` under `router`."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from moehub.errors import ConfigError, listed
+
+
+@dataclass(frozen=True)
+class RouterSettings:
+    """How the gate is made from the contributors' statistics, and how it acts."""
+
+    method: str = "evidence"
+    """A registered method, or several joined by + whose evidence is multiplied."""
+    top_k: int = 2
+    """Experts per token, at most; the null expert counts as one."""
+    threshold: float = 0.05
+    """Gate weights below this are dropped."""
+    kappa: float = 0.3
+    """Tempers the counts' evidence: that of neighbouring tokens is correlated."""
+    rho: float = 0.02
+    """Chance that the text changes its author at a token."""
+    unigram_strength: float = 500.0
+    """Pseudo-counts from the null's distribution, for tokens."""
+    pair_strength: float = 30_000.0
+    """The same for pairs of tokens."""
+    pair_weight: float = 0.5
+    """Weight of a pair's evidence beside its token's."""
+    lda_weight: float = 0.05
+    """Weight of the hidden states' evidence at each token (their smoothing spans about ten)."""
+    lda_shrinkage: float = 0.01
+    """Share of the mean variance mixed into the pooled covariance."""
+    arrow_temperature: float = 1.0
+    """Softmax temperature of the `arrow` router."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no gate can obey."""
+        faults = [
+            f"{name} = {getattr(self, name)}, expected {expected}"
+            for name, holds, expected in (
+                ("top_k", self.top_k >= 1, "1 or more"),
+                ("threshold", 0 <= self.threshold < 1, "0 or more and below 1"),
+                ("rho", 0 < self.rho < 1, "between 0 and 1"),
+                ("lda_shrinkage", 0 < self.lda_shrinkage <= 1, "above 0 and at most 1"),
+                *((name, getattr(self, name) > 0, "more than 0") for name in _POSITIVE),
+            )
+            if not holds
+        ]
+        if faults:
+            raise ConfigError(listed("these router settings cannot be used:", faults))
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """Return the settings as they are stored."""
+        return dataclasses.asdict(self)
+
+
+_POSITIVE = ("kappa", "unigram_strength", "pair_strength", "lda_weight", "arrow_temperature")

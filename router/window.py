@@ -1,0 +1,43 @@
+"""A window of text on its way through the gate, and what the gate remembers of the text before it.
+
+Shapes: B batch, T tokens, E columns of the gate (the null expert's last, where there is one).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Memory = tuple[Tensor, ...]
+"""What one method remembers: tensors whose first dimension is the batch."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens of one forward."""
+
+    ids: Tensor
+    """int64 [B, T]."""
+    mask: Tensor
+    """bool [B, T]: False for padding."""
+    embed: Callable[[Tensor], Tensor]
+    """Token ids → the base's embeddings [B, T, H]; called only by methods that need them."""
+
+
+@dataclass(frozen=True)
+class GateState:
+    """What the gate knows after the last token: it belongs beside the KV cache."""
+
+    posterior: Tensor
+    """float64 [B, E]."""
+    memories: tuple[Memory, ...]
+    """One for each method of the gate."""
+
+    def select(self, rows: Tensor) -> "GateState":
+        """Return the state of the given rows of the batch, in that order, repeats allowed."""
+        return GateState(
+            self.posterior.index_select(0, rows.to(self.posterior.device)),
+            tuple(
+                tuple(tensor.index_select(0, rows.to(tensor.device)) for tensor in memory) for memory in self.memories
+            ),
+        )
