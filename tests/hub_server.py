@@ -70,7 +70,7 @@ class Repo:
         return [*self.matter().get("tags", [])]
 
 
-class Refused(Exception):
+class Refusal(Exception):  # noqa: N818 (an answer, not a mistake)
     """An answer that is no success."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -126,7 +126,7 @@ class Hub:
                 body = endpoint(request)
                 if hasattr(body, "__await__"):
                     body = await body
-            except Refused as refusal:
+            except Refusal as refusal:
                 return refusal.answer
             return body if isinstance(body, Response) else JSONResponse(body)
 
@@ -137,22 +137,22 @@ class Hub:
     def _admit(self, request: Request, *, write: bool = False) -> None:
         token = request.headers.get("authorization")
         if token not in (None, f"Bearer {TOKEN}"):
-            raise Refused(401, "Invalid credentials in Authorization header")
+            raise Refusal(401, "Invalid credentials in Authorization header")
         if write and (token is None or request.path_params.get("org") == "foreign"):
-            raise Refused(403 if token else 401, "You have no write access")
+            raise Refusal(403 if token else 401, "You have no write access")
 
     def _repo(self, request: Request, *, write: bool = False) -> Repo:
         self._admit(request, write=write)
         found = self.repos.get(f"{request.path_params['org']}/{request.path_params['name']}")
         if found is None or (found.private and "authorization" not in request.headers):
-            raise Refused(404, "Repository not found", "RepoNotFound")
+            raise Refusal(404, "Repository not found", "RepoNotFound")
         return found
 
     def _commit_of(self, request: Request, repo: Repo) -> str:
         revision = request.path_params.get("revision", "main")
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
-            raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit
 
     # The endpoints.
@@ -221,7 +221,7 @@ class Hub:
     async def store(self, request: Request) -> Response:
         content = await request.body()
         if hashlib.sha256(content).hexdigest() != request.path_params["sha"]:
-            raise Refused(422, "sha256 mismatch")
+            raise Refusal(422, "sha256 mismatch")
         self.blobs[request.path_params["sha"]] = content
         return Response()
 
@@ -234,7 +234,7 @@ class Hub:
             value = operation["value"]
             match operation["key"]:
                 case "header" if value.get("parentCommit", head) != head:
-                    raise Refused(412, "A commit has happened since")
+                    raise Refusal(412, "A commit has happened since")
                 case "file":
                     tree[value["path"]] = File(base64.b64decode(value["content"]), big=False)
                 case "lfsFile":
@@ -253,7 +253,7 @@ class Hub:
         commit = self._commit_of(request, repo)
         path = request.path_params["path"]
         if path not in repo.commits[commit]:
-            raise Refused(404, "Entry not found", "EntryNotFound")
+            raise Refusal(404, "Entry not found", "EntryNotFound")
         file = repo.commits[commit][path]
         entry = file.entry(path)
         etag = entry["lfs"]["oid"] if file.big else entry["oid"]
@@ -275,7 +275,7 @@ def running() -> Iterator[Hub]:
         if time.monotonic() > deadline or not thread.is_alive():
             raise RuntimeError("the test hub did not start")
         time.sleep(0.01)
-    hub.url = "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+    hub.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         yield hub
     finally:

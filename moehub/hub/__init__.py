@@ -86,6 +86,9 @@ class Hub(Protocol):
             HubError: it cannot be reached, or refuses us.
         """
 
+    def token_cure(self) -> str | None:
+        """Return how to give us a token for this hub, or None where we have one or need none."""
+
 
 def open_hub(location: str | None = None) -> Hub:
     """Return the hub at `location`; nothing is read or sent before one of its methods is called.

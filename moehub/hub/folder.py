@@ -119,6 +119,9 @@ class FolderHub:
         """
         return f"{self.location} holds {len(self.experts())} experts"
 
+    def token_cure(self) -> None:
+        """Return None: whoever may write to the folder may push."""
+
     def _listing(self, repo: str) -> Listing | None:
         """Return what a repo offers, or None where it is a MoE or damaged: `pull` says how."""
         try:

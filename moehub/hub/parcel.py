@@ -144,15 +144,17 @@ def _expert_faults(folder: Path) -> list[str]:
 
 
 def _moe_faults(folder: Path) -> list[str]:
-    config = _read_config(folder)
-    names = [entry.get("name") for entry in config["experts"] if isinstance(entry, dict)]
+    cards = {str(entry.get("name")): entry.get("card") for entry in _read_config(folder)["experts"]}
     experts = folder / _EXPERTS
     present = sorted(path.name for path in experts.iterdir() if path.is_dir()) if experts.is_dir() else []
-    if sorted(map(str, names)) != present:
-        return [
-            f"{MOE_CONFIG} lists the experts {sorted(map(str, names))}, but the folder holds {present}: pull it again"
-        ]
-    return [f"{_EXPERTS}/{name}/{fault}" for name in present for fault in _expert_faults(experts / name)]
+    if sorted(cards) != present:
+        return [f"{MOE_CONFIG} lists the experts {sorted(cards)}, but the folder holds {present}: pull the MoE again"]
+    faults = [f"{_EXPERTS}/{name}: {fault}" for name in present for fault in _expert_faults(experts / name)]
+    return faults or [
+        f"{_EXPERTS}/{name} is not the expert that was merged (its card's sha256 differs): pull the MoE again"
+        for name in present
+        if files.sha256(experts / name / CARD_FILE) != cards[name]
+    ]
 
 
 def _base_faults(config: dict[str, Any]) -> list[str]:
@@ -171,6 +173,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise HubError(f"{path} is damaged ({error}): pull or merge the MoE again") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind != MOE_TYPE or not isinstance(config.get("experts"), list):
+    experts = config.get("experts") if isinstance(config, dict) else None
+    if kind != MOE_TYPE or not isinstance(experts, list) or not all(isinstance(entry, dict) for entry in experts):
         raise HubError(f"{path} has model_type {kind!r}, expected {MOE_TYPE!r} and a list of experts: {_CURE}")
     return config

@@ -52,16 +52,17 @@ def _refusal(error: Exception, hub: str, repo: str | None, revision: str | None)
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"there is no repo {repo} on {hub}, or it is private: check the name with `moehub list`, "
-            f"or give a token that may see it ({_how_to_log_in(hub)})"
+            f"or give a token that may see it ({how_to_log_in(hub)})"
         )
     if status == 401:
-        return f"{hub} does not accept our token, or wants one: give a valid one ({_how_to_log_in(hub)})"
+        return f"{hub} does not accept our token, or wants one: give a valid one ({how_to_log_in(hub)})"
     if status == 403:
-        return f"{hub} does not let this token do that with {repo}: give one with write access ({_how_to_log_in(hub)})"
+        return f"{hub} does not let this token do that with {repo}: give one with write access ({how_to_log_in(hub)})"
     return f"{hub} refused ({status}): {_first_line(error)}"
 
 
-def _how_to_log_in(hub: str) -> str:
+def how_to_log_in(hub: str) -> str:
+    """Return the ways of giving us a token for the hub at URL `hub`."""
     from huggingface_hub import constants
 
     if hub == constants.ENDPOINT.rstrip("/"):

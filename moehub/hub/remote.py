@@ -22,7 +22,7 @@ from moehub import __version__, console, files
 from moehub.card import README
 from moehub.errors import HubError, listed
 from moehub.hub import Listing, Published, check_repo, model_card, parcel
-from moehub.hub.refusals import TOKEN_VARIABLE, in_sentences
+from moehub.hub.refusals import TOKEN_VARIABLE, how_to_log_in, in_sentences
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -117,6 +117,10 @@ class RemoteHub:
             hf_raise_for_status(answer)
             answer.json()
         return f"{self.location} answers; without a token we can pull, but not push"
+
+    def token_cure(self) -> str | None:
+        """Return how to give us a token for this hub, or None where we have one."""
+        return None if self._token() else how_to_log_in(self.location)
 
     def _api(self) -> "HfApi":
         from huggingface_hub import HfApi
