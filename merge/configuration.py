@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers.configuration_utils import PretrainedConfig
 
 
 class MoehubConfig(PretrainedConfig):
@@ -47,4 +47,7 @@ class MoehubConfig(PretrainedConfig):
 
 def base_configuration(values: Mapping[str, Any]) -> PretrainedConfig:
     """Return the base's configuration from its `config.json`."""
+    # Not at the top: transformers imports this module when it imports its auto classes.
+    from transformers import CONFIG_MAPPING
+
     return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))

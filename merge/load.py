@@ -58,9 +58,7 @@ def load_parts(reference: str, *, base: str | None, hub_options: Mapping[str, An
         find_base(config, folder, base),
         experts,
         tuple(read_adapter(expert) for expert in experts),
-        load_gate(
-            read_tables(folder), settings, names=[expert.name for expert in experts], has_null=config.null
-        ),
+        load_gate(read_tables(folder), settings, names=[expert.name for expert in experts], has_null=config.null),
         settings,
     )
 

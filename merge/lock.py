@@ -77,4 +77,6 @@ def read_lock(path: Path) -> Lock:
         )
         return config.from_mapping(Lock, {**values, **parts}, source=str(path))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, ConfigError) as error:
-        raise MergeError(f"{path} is no {LOCK_FILE} that can be used ({error}): merge again from the experts") from error
+        raise MergeError(
+            f"{path} is no {LOCK_FILE} that can be used ({error}): merge again from the experts"
+        ) from error

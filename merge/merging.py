@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from moehub import base as bases
-from moehub import files
+from moehub import config, files
 from moehub.base import Base
 from moehub.card import CARD_FILE, read_card
 from moehub.errors import MergeError, listed
@@ -35,6 +35,18 @@ class Recipe:
     """How the gate is made and acts."""
     embed_base: bool = False
     """Copy the base into the MoE's folder."""
+
+
+def read_recipe(file: Path) -> Recipe:
+    """Return the recipe in a YAML file.
+
+    Raises:
+        ConfigError: unknown keys or wrong types, all listed.
+    """
+    values = config.read_yaml(file)
+    if isinstance(values.get("router"), dict):
+        values["router"] = config.from_mapping(RouterSettings, values["router"], source=f"{file}: router")
+    return config.from_mapping(Recipe, values, source=str(file))
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,7 @@ def prepare(
         null = None
         if recipe.null is not None:
             null = make_null(recipe.null, base, like=sources, router=recipe.router, hub=hub)
-        plan = make_plan(
-            model, sources, null=null, settings=recipe.router, top_k_was_asked_for=top_k_was_asked_for
-        )
+        plan = make_plan(model, sources, null=null, settings=recipe.router, top_k_was_asked_for=top_k_was_asked_for)
         if locked is not None:
             _compare(plan, locked)
         yield Prepared(plan, base, recipe)
@@ -135,7 +145,7 @@ def prepare_change(
     Raises:
         MergeError: it is no MoE, or an expert to remove is not in it.
     """
-    config, lock = read_moe_config(moe), read_lock(moe / LOCK_FILE)
+    moe_config, lock = read_moe_config(moe), read_lock(moe / LOCK_FILE)
     known = {one.name for one in lock.experts}
     absent = [name for name in remove if name not in known]
     if absent:
@@ -148,7 +158,7 @@ def prepare_change(
     kept = [
         Source(one.source, one.commit, _merged_expert(moe, one.name)) for one in lock.experts if one.name not in remove
     ]
-    model = BaseModel(lock.base, lock.location, config.base_config)
+    model = BaseModel(lock.base, lock.location, moe_config.base_config)
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
         added = [
             resolve(reference, hub=hub, workspace=Path(workspace) / str(number)) for number, reference in enumerate(add)
@@ -184,4 +194,3 @@ def _compare(plan: Plan, lock: Lock) -> None:
         faults.append(f"the null expert's {lock.null.source} is not the one that was locked")
     if faults:
         raise MergeError(listed("what was locked is no longer there; merge anew, or bring it back:", faults))
-

@@ -44,9 +44,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(
-        self, config: MoehubConfig, *, base: PreTrainedModel, parts: Parts, backend: str = AUTO
-    ) -> None:
+    def __init__(self, config: MoehubConfig, *, base: PreTrainedModel, parts: Parts, backend: str = AUTO) -> None:
         """Put a MoE together; use `from_pretrained`.
 
         Args:
@@ -216,9 +214,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         mask = self._mask(ids, attention_mask)
         layers = self.config.get_text_config(decoder=True).num_hidden_layers
         layer = (
-            None
-            if cache is None
-            else gate_layer(cache, self._replay, layers=layers, batch=len(ids), device=ids.device)
+            None if cache is None else gate_layer(cache, self._replay, layers=layers, batch=len(ids), device=ids.device)
         )
         before = None if layer is None else layer.state
         filtered, after = self._filter(ids, mask, before)

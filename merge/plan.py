@@ -4,7 +4,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from moehub.card import BasePin
@@ -196,5 +195,3 @@ def _notes(everyone: Sequence[Source], null: Null | None, methods: Sequence[Meth
     if any("-nc" in licence.lower() for licence in licences):
         notes.append("a licence allows non-commercial use only: so does the MoE's")
     return notes
-
-

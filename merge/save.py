@@ -59,9 +59,7 @@ def _pin_again(folder: Path, cards: Mapping[str, str], output: Path) -> None:
     files.write_text(folder / CONFIG_FILE, files.to_json(config))
     lock = read_lock(folder / LOCK_FILE)
     experts = tuple(
-        dataclasses.replace(
-            one, card=cards[one.name], source=str(output / EXPERTS_FOLDER / one.name), commit=None
-        )
+        dataclasses.replace(one, card=cards[one.name], source=str(output / EXPERTS_FOLDER / one.name), commit=None)
         if one.name in cards
         else one
         for one in lock.experts

@@ -22,9 +22,7 @@ def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 def _shapes(config: str) -> tuple[tuple[str, tuple[int, int]], ...]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(base_configuration(json.loads(config)))
-    return tuple(
-        (name, shape) for name, module in model.named_modules() if (shape := shape_of(module)) is not None
-    )
+    return tuple((name, shape) for name, module in model.named_modules() if (shape := shape_of(module)) is not None)
 
 
 def shape_of(module: nn.Module) -> tuple[int, int] | None:

@@ -20,8 +20,8 @@ def load(kind: type[T], file: Path | None = None, assignments: Sequence[str] = (
     Raises:
         ConfigError: the file cannot be read, or any key is unknown or of the wrong type; all faults are listed.
     """
-    values = _read(file) if file is not None else {}
-    values |= dict(_parse(assignment) for assignment in assignments)
+    values = read_yaml(file) if file is not None else {}
+    values |= assigned(assignments)
     return from_mapping(kind, values, source=str(file) if file is not None else "--set")
 
 
@@ -51,7 +51,21 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
     return kind(**{name: _coerce(value, hints[name]) for name, value in values.items()})
 
 
-def _read(file: Path) -> dict[str, Any]:
+def assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return what `key=value` pairs assign; values are read as YAML.
+
+    Raises:
+        ConfigError: a pair has no key, no equals sign, or a value that is no YAML.
+    """
+    return dict(_parse(assignment) for assignment in assignments)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, empty for an empty file.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no mapping.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

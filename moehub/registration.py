@@ -1,6 +1,7 @@
 """Tell transformers about MoE folders as soon as somebody imports its auto classes."""
 
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -19,6 +20,16 @@ def _register_config(auto: ModuleType) -> None:
 
 def _register_model(auto: ModuleType) -> None:
     from moehub.merge.configuration import MoehubConfig
-    from moehub.merge.model import MoehubForCausalLM
+
+    # The auto classes ask a model class for its name and these two attributes. The model itself imports them,
+    # so it cannot be imported here: this may run in the middle of its own import.
+    class MoehubForCausalLM:
+        config_class = MoehubConfig
+
+        @classmethod
+        def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+            from moehub.merge.model import MoehubForCausalLM as Model
+
+            return Model.from_pretrained(*arguments, **options)
 
     auto.AutoModelForCausalLM.register(MoehubConfig, MoehubForCausalLM, exist_ok=True)

@@ -65,9 +65,7 @@ class Evidence:
         pairs, pair_bias = _stack("pairs", columns)
         # Ids outside the vocabulary, as padded embeddings have, find an empty row: no evidence.
         unigrams = nn.functional.pad(unigrams, (0, 0, 0, 1))
-        return EvidenceLookup(
-            unigrams, unigram_bias, pairs, pair_bias, kappa=settings.kappa, pair=settings.pair_weight
-        )
+        return EvidenceLookup(unigrams, unigram_bias, pairs, pair_bias, kappa=settings.kappa, pair=settings.pair_weight)
 
 
 class EvidenceLookup(nn.Module):

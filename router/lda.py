@@ -93,7 +93,9 @@ def discriminants(sums: Mapping[str, FeatureSums], shrinkage: float) -> dict[str
     """
     recipes = {one.recipe for one in sums.values()}
     if len(recipes) > 1:
-        raise RouterError(f"the feature sums were made by different recipes ({', '.join(sorted(recipes))}): train again")
+        raise RouterError(
+            f"the feature sums were made by different recipes ({', '.join(sorted(recipes))}): train again"
+        )
     recipe = torch.tensor(list(recipes.pop().encode()), dtype=torch.uint8)
     means = {name: one.sum.double() / one.count for name, one in sums.items()}
     within = [one.gram.double() / one.count - torch.outer(means[name], means[name]) for name, one in sums.items()]

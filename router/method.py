@@ -79,7 +79,9 @@ def parse(text: str) -> tuple[Method, ...]:
         raise RouterError(f"--router {text} names a method twice: name each once")
     alone = [method.name for method in methods if method.kind == "layer"]
     if alone and len(methods) > 1:
-        raise RouterError(f"the router {alone[0]!r} decides in each layer and cannot be joined with others: use it alone")
+        raise RouterError(
+            f"the router {alone[0]!r} decides in each layer and cannot be joined with others: use it alone"
+        )
     return methods
 
 

@@ -1,6 +1,6 @@
 """Ways to compute the sparse layer, all behind the signature of `loop`.
 
-    backend(x [T, d_in], y [T, d_out], route, *, A [E, r, d_in], B [E, r, d_out], scale [E]) -> [T, d_out]
+backend(x [T, d_in], y [T, d_out], route, *, A [E, r, d_in], B [E, r, d_out], scale [E]) -> [T, d_out]
 """
 
 from typing import Protocol
