@@ -16,7 +16,6 @@ text and whatever the template puts behind the last answer (its end-of-turn mark
 template that shows the answers literally, those that drop the thoughts of earlier turns included.
 """
 
-import os.path
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,7 +92,8 @@ def _segments(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, bo
 
 def _agreement(full: str, opened: str) -> int:
     """Return for how many characters the two agree."""
-    return len(opened) if full.startswith(opened) else len(os.path.commonprefix([full, opened]))
+    pairs = enumerate(zip(full, opened, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(full), len(opened)))
 
 
 def _end(full: str, answer: Message, begin: int, earliest: int) -> int:

@@ -18,7 +18,7 @@ class TrainConfig:
     dropout: float = 0.0
     """Share of the adapter's inputs that is dropped during training."""
     targets: str | tuple[str, ...] = "all-linear"
-    """Names of the linears that get an adapter, as PEFT's `target_modules`; `all-linear` leaves out the head."""
+    """Names of the linears that get an adapter, a list or separated by commas; `all-linear` leaves out the head."""
     learning_rate: float = 2e-4
     """At its highest, after the warmup."""
     epochs: float = 1.0
@@ -62,6 +62,11 @@ class TrainConfig:
     license: str = "other"
     """SPDX identifier of the expert's licence."""
 
+    def target_names(self) -> list[str]:
+        """Return the names in `targets`."""
+        names = self.targets.split(",") if isinstance(self.targets, str) else self.targets
+        return [name.strip() for name in names]
+
     def __post_init__(self) -> None:
         """Refuse settings that contradict themselves.
 
@@ -72,7 +77,7 @@ class TrainConfig:
             "rank": (self.rank >= 1, "at least 1"),
             "alpha": (0 < self.alpha < float("inf"), "above 0"),
             "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
-            "targets": (bool(self.targets) and all(self.targets), "all-linear or a list of names"),
+            "targets": (bool(self.target_names()) and all(self.target_names()), "all-linear or a list of names"),
             "learning_rate": (0 < self.learning_rate < float("inf"), "above 0, as in 2e-4"),
             "epochs": (0 < self.epochs < float("inf"), "above 0"),
             "max_steps": (self.max_steps is None or self.max_steps >= 1, "at least 1"),

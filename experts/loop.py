@@ -1,0 +1,183 @@
+"""The training loop: transformers' Trainer on packed rows, with our loss, our checkpoints and our progress bar."""
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from moehub.card import ADAPTER_WEIGHTS
+from moehub.console import Advance, progress
+from moehub.errors import TrainingError
+from moehub.experts import checkpoints
+from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.evaluation import summed_loss
+from moehub.experts.packing import Row, collate
+from moehub.experts.publication import diverged
+from moehub.experts.settings import TrainConfig
+
+OnStep: TypeAlias = Callable[[int, float], None]
+"""Called after each optimizer step as `on_step(step, loss)`; the loss is in nats per token."""
+
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def arguments(folder: Path, config: TrainConfig) -> TrainingArguments:
+    """Return the Trainer's settings; it also finds out which of how many processes this one is."""
+    accelerated = torch.accelerator.is_available()
+    settings = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=config.batch_size // config.accumulation,
+        gradient_accumulation_steps=config.accumulation,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=_SCHEDULES[config.schedule],
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip,
+        seed=config.seed,
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        use_cpu=not accelerated,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=accelerated,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        ddp_find_unused_parameters=False,
+    )
+    settings._n_gpu = min(settings.n_gpu, 1)  # noqa: SLF001 (several devices: through `accelerate launch`)
+    return settings
+
+
+def steps(rows: int, config: TrainConfig, *, processes: int = 1) -> int:
+    """Return the number of optimizer steps of a training."""
+    if config.max_steps is not None:
+        return config.max_steps
+    batches = math.ceil(math.ceil(rows / (config.batch_size // config.accumulation)) / processes)
+    return math.ceil(config.epochs * math.ceil(batches / config.accumulation))
+
+
+def run(
+    model: Any,
+    rows: Sequence[Row],
+    config: TrainConfig,
+    settings: TrainingArguments,
+    *,
+    title: str,
+    since: Checkpoint | None = None,
+    on_step: OnStep | None = None,
+) -> Checkpoint:
+    """Train the adapter of `model` on `rows`, from the checkpoint `since` where there is one.
+
+    Returns:
+        The state at the end: steps taken, tokens learned and seconds spent, those before `since` included.
+
+    Raises:
+        TrainingError: the loss left the finite, or a disk or a memory is full; checkpoints are kept.
+    """
+    total = steps(len(rows), config, processes=settings.world_size)
+    if since is not None and since.step >= total:
+        set_peft_model_state_dict(model, load_file(since.path / ADAPTER_WEIGHTS))
+        model.to(settings.device)
+        return since
+    bar: Any = progress(title, total) if settings.process_index == 0 else contextlib.nullcontext(_no_advance)
+    with bar as advance:
+        watch = _Watch(advance, on_step, since, sum(len(row.ids) for row in rows) / len(rows) * config.batch_size)
+        trainer = _Trainer(
+            model=model,
+            args=settings,
+            train_dataset=rows,
+            data_collator=functools.partial(collate, pad=0),
+            compute_loss_func=_mean_loss,
+            callbacks=[watch],
+        )
+        watch.trainer = trainer
+        trainer.remove_callback(PrinterCallback)
+        try:
+            with checkpoints.kept_when_full(Path(str(settings.output_dir))):
+                trainer.train(resume_from_checkpoint=str(since.path) if since is not None else None)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "the device has too little memory for this training: set a larger accumulation, "
+                "gradient_checkpointing=true, or a smaller context_length, rank or batch_size"
+            ) from error
+    return watch.now(trainer.state.global_step)
+
+
+class _Trainer(Trainer):
+    """The Trainer, with a count of the tokens learned and without the one of floating-point operations."""
+
+    learned = 0
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self.learned += int(num_items_in_batch)
+        return loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (the Trainer's signature)
+        return 0
+
+
+class _Watch(TrainerCallback):
+    """Moves the bar, stops a training that diverges, and marks checkpoints that are whole."""
+
+    trainer: _Trainer
+
+    def __init__(self, advance: Advance, on_step: OnStep | None, since: Checkpoint | None, step_tokens: float) -> None:
+        self.advance, self.on_step, self.since, self.step_tokens = advance, on_step, since, step_tokens
+        self.started = time.monotonic()
+        self.first = since.step if since is not None else 0
+        if self.first:
+            advance(self.first, note="resumed")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
+        if not logs or "loss" not in logs:
+            return
+        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise diverged(f"at step {state.global_step} the loss is {loss:.4g} and the gradient's norm {norm:.4g}")
+        speed = (state.global_step - self.first) * self.step_tokens / max(time.monotonic() - self.started, 1e-9)
+        self.advance(1, note=f"loss {loss:.3f}, {speed:,.0f} tokens/s")
+        if self.on_step is not None:
+            self.on_step(state.global_step, loss)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if args.should_save:
+            now = self.now(state.global_step)
+            checkpoints.mark(now.path, step=now.step, tokens=now.tokens, seconds=now.seconds)
+
+    def now(self, step: int) -> Checkpoint:
+        """Return where the training stands."""
+        tokens, seconds = (self.since.tokens, self.since.seconds) if self.since is not None else (0, 0.0)
+        path = Path(str(self.trainer.args.output_dir)) / f"checkpoint-{step}"
+        return Checkpoint(
+            path, step, tokens + self.trainer.learned, round(seconds + time.monotonic() - self.started, 3)
+        )
+
+
+def _mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
+    """Return this part's share of the mean over all learned tokens of the step, on all processes."""
+    return summed_loss(outputs.logits, labels) / num_items_in_batch
+
+
+def _no_advance(steps: int = 1, note: str = "") -> None:
+    """Show nothing: another process does."""

@@ -1,0 +1,83 @@
+"""A trained adapter becomes an expert folder: PEFT's two files, router statistics, card, README."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from moehub import files
+from moehub.card import ADAPTER_WEIGHTS, README, STATISTICS_FILE, Card, read_card
+from moehub.errors import ExpertError, TrainingError
+from moehub.experts import adaptation
+from moehub.experts import folder as expert_folder
+from moehub.experts.folder import Expert
+from moehub.experts.statistics import Statistics
+from moehub.hub.model_card import render_expert
+
+PACKAGES = ("moehub", "torch", "transformers", "peft", "trl", "accelerate")
+"""The libraries whose versions the card names."""
+
+
+def check_place(output: Path, *, overwrite: bool) -> int:
+    """Return the version that an expert written to `output` will have: one more than the one it replaces.
+
+    Raises:
+        TrainingError: something stands there that may not be replaced.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return 1
+    try:
+        previous = read_card(output)
+    except (ExpertError, OSError):
+        raise TrainingError(
+            f"{output} exists and is no expert: choose another --output, or remove it yourself"
+        ) from None
+    if not overwrite:
+        raise TrainingError(
+            f"{output} already holds the expert {previous.name!r}, version {previous.version}: "
+            "choose another --output, or replace it with --overwrite"
+        )
+    return previous.version + 1
+
+
+def publish(output: Path, *, model: Any, statistics: Statistics, card: Card) -> Expert:
+    """Write the expert in one step to `output`, in place of what stood there, and return it.
+
+    Raises:
+        TrainingError: the adapter holds values that are not finite.
+    """
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+        raise diverged("the adapter holds values that are not finite")
+    config = adaptation.published_config(model, reference=card.base.reference, revision=card.base.revision)
+    with files.new_folder(output) as building:
+        config.save_pretrained(str(building))
+        save_file(weights, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        statistics.save(building / STATISTICS_FILE)
+        sealed = expert_folder.seal(building, card)
+        files.write_text(building / README, render_expert(sealed))
+    return expert_folder.open_expert(output)
+
+
+def diverged(what: str) -> TrainingError:
+    """Return the error of a training whose numbers left the finite."""
+    return TrainingError(f"the training diverged ({what}): lower learning_rate, for example by half, and train again")
+
+
+def versions() -> dict[str, str]:
+    """Return name → version of the libraries that train."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a checkout that is not installed
+            from moehub import __version__
+
+            found[name] = __version__
+    return found

@@ -1,0 +1,153 @@
+"""Training one expert: examples → packed rows → LoRA → expert folder.
+
+Kill it at any moment: nothing looks like an expert before it is one, and `resume` goes on from the last
+checkpoint. Under `accelerate launch` every process trains and the first one writes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moehub import base as bases
+from moehub.card import Card, Metrics, Stage, check_name
+from moehub.console import console
+from moehub.experts import adaptation, checkpoints, features, loop, statistics
+from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.evaluation import evaluate_loss
+from moehub.experts.examples import Example, digest
+from moehub.experts.folder import Expert, open_expert
+from moehub.experts.loop import OnStep
+from moehub.experts.material import Material, prepare
+from moehub.experts.packing import Row, keeps_apart
+from moehub.experts.publication import check_place, publish, versions
+from moehub.experts.settings import TrainConfig
+
+__all__ = ["TrainConfig", "train"]
+
+
+def train(
+    base: bases.Base,
+    domain: str,
+    examples: Sequence[Example],
+    output: Path,
+    config: TrainConfig | None = None,
+    *,
+    name: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_step: OnStep | None = None,
+) -> Expert:
+    """Train an expert of `base` for `domain` on `examples`, write it to the folder `output`, and return it.
+
+    Raises:
+        ConfigError: the settings do not fit the base.
+        DataError: there is nothing to learn, or an example does not fit.
+        ExpertError: the name or the domain cannot be one.
+        TrainingError: something else stands at `output`, the training diverged, or it cannot be resumed.
+    """
+    config = config or TrainConfig()
+    check_name("domain", domain)
+    name = check_name("name", name or domain)
+    version = check_place(output, overwrite=overwrite)
+    with adaptation.quiet():
+        tokenizer = base.load_tokenizer()
+        material = prepare(tokenizer, examples, config, longest=bases.context_length(base.load_config()))
+        _say_left_out(material)
+        folder = checkpoints.working_folder(output)
+        settings = loop.arguments(folder, config)
+        since = _start(base, examples, config, settings, resume=resume)
+        model = adaptation.load(base, config)
+        rows, held_out = material.rows(join=keeps_apart(model))
+        model = adaptation.adapt(model, config)
+        done = loop.run(model, rows, config, settings, title=f"training {name}", since=since, on_step=on_step)
+        if settings.process_index == 0:
+            card = Card(
+                name=name,
+                domain=domain,
+                base=base.pin(),
+                rank=config.rank,
+                alpha=config.alpha,
+                targets=adaptation.targets(model),
+                license=config.license,
+                stages=(_stage(material, done),),
+                metrics=_measure(model, held_out),
+                files={},
+                version=version,
+                packages=versions(),
+            )
+            counted = _count(model, tokenizer, material, config, card)
+            with checkpoints.kept_when_full(folder):
+                publish(output, model=model, statistics=counted, card=card)
+            checkpoints.remove(folder)
+        settings.distributed_state.wait_for_everyone()
+    return open_expert(output)
+
+
+def _say_left_out(material: Material) -> None:
+    if material.left_out:
+        named = ", ".join(material.left_out[:3]) + (", …" if len(material.left_out) > 3 else "")
+        console.print(
+            f"{len(material.left_out)} example(s) longer than {material.context_length} tokens "
+            f"were skipped or cut: {named}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _start(
+    base: bases.Base, examples: Sequence[Example], config: TrainConfig, settings: Any, *, resume: bool
+) -> Checkpoint | None:
+    """Return the checkpoint to go on from; where there is none, make the working folder new."""
+    folder = Path(settings.output_dir)
+    run = checkpoints.fingerprint(
+        base=bases.weights_digest(base.folder),
+        examples=map(digest, examples),
+        config=config,
+        processes=settings.world_size,
+    )
+    since = checkpoints.last(folder, run) if resume else None
+    settings.distributed_state.wait_for_everyone()
+    if settings.process_index == 0:
+        if resume and since is None:
+            console.print(
+                f"there is no checkpoint in {folder} to resume from: starting at the beginning",
+                markup=False,
+                soft_wrap=True,
+            )
+        elif folder.exists() and since is None:
+            console.print(f"starting anew: removing the unfinished training in {folder}", markup=False, soft_wrap=True)
+        if since is None:
+            checkpoints.begin(folder, run)
+    settings.distributed_state.wait_for_everyone()
+    return since
+
+
+def _measure(model: Any, held_out: Sequence[Row]) -> Metrics | None:
+    expert_loss, tokens = evaluate_loss(model, held_out)
+    if not tokens:
+        console.print("nothing was held out, so the card has no metrics: give more text, or a larger holdout")
+        return None
+    with model.disable_adapter():
+        base_loss, _ = evaluate_loss(model, held_out)
+    return Metrics(base_loss=base_loss, expert_loss=expert_loss, tokens=tokens)
+
+
+def _stage(material: Material, done: Checkpoint) -> Stage:
+    return Stage(
+        material.kind, tokens=done.tokens, steps=done.step, examples=len(material.documents), seconds=done.seconds
+    )
+
+
+def _count(model: Any, tokenizer: Any, material: Material, config: TrainConfig, card: Card) -> statistics.Statistics:
+    """Return the router statistics of the training split."""
+    documents = [one.seen for one in material.documents]
+    counted = statistics.count(
+        documents, tokenizer=card.base.tokenizer, vocabulary=len(tokenizer), pair_bits=config.pair_bits
+    )
+    sums = None
+    if config.features:
+        embedding = model.get_input_embeddings().weight
+        sums = features.sums(documents, embedding, features.recipe_for(embedding.shape[1]))
+    return statistics.Statistics(counted.tokenizer, counted.unigrams, counted.pairs, features=sums).suppress(
+        config.suppress_below
+    )
