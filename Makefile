@@ -21,7 +21,8 @@ lint: $(VENV)/linked-$(MODULES)
 	$(BIN)/ruff format --check $(SOURCES)
 
 types: $(VENV)/linked-$(MODULES)
-	$(BIN)/mypy
+	MYPYPATH=$$(echo build/__editable__*) $(BIN)/mypy -p moehub
+	MYPYPATH=$$(echo build/__editable__*) $(BIN)/mypy tests benchmarks
 
 format: $(VENV)/linked-$(MODULES)
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -39,6 +40,6 @@ $(VENV)/dependencies: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/linked-$(MODULES): $(VENV)/dependencies
-	rm -f $(VENV)/linked-*
+	rm -rf $(VENV)/linked-* build
 	$(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
 	touch $@

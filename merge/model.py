@@ -71,7 +71,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         self.eval()
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         *_: Any,
@@ -104,7 +104,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         loaded = parts.base.load_model(dtype=dtype if dtype is not None else "auto", **options)
         return cls(config or parts.config, base=loaded, parts=parts, backend=backend)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
         """Write the MoE's folder: experts and gate as they are in memory now, the base by reference.
 
         What was not changed since loading is written byte for byte as it was published.
@@ -164,7 +164,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
                 self._recorder = None
         else:
             routing = self._routing(input_ids, attention_mask, None)
-            dense = routing.route("", input_ids).dense  # type: ignore[arg-type]
+            dense = routing.route("", input_ids).dense
         nobody = 1 - dense.sum(-1, keepdim=True)
         return torch.cat([dense, nobody], -1).view(*input_ids.shape, experts + 1)
 
@@ -189,7 +189,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         """Return the base's embeddings."""
         return self.base.get_input_embeddings()
 
-    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:  # noqa: ARG002 (part of the signature)
         """Refuse: the experts and the gate belong to this base."""
         raise MergeError("the base of a MoE cannot be changed: its experts were trained on it as it is")
 

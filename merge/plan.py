@@ -93,7 +93,7 @@ def make_plan(
 def _name_faults(everyone: Sequence[Source]) -> list[str]:
     counts = Counter(source.expert.name for source in everyone)
     return [
-        f"{count} experts are called {name!r}: names are unique in a MoE; train one with another --name, or leave it out"
+        f"{count} experts are called {name!r}: names are unique in a MoE; train one with another --name, or drop it"
         for name, count in counts.items()
         if count > 1
     ] + ([] if everyone else ["there is no expert: name at least one with --expert"])

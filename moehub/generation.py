@@ -44,7 +44,7 @@ def encode_prompt(opened: Opened, prompt: str, *, as_chat: bool = False) -> Tens
     ids = opened.tokenizer(prompt, return_tensors="pt", add_special_tokens=not as_chat)["input_ids"]
     if not ids.numel():
         raise DataError("the prompt is empty: expected some text to go on from, as an argument or on standard input")
-    return ids.long()  # type: ignore[no-any-return]
+    return ids.long()
 
 
 def generate(

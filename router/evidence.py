@@ -49,10 +49,11 @@ class Evidence:
     ) -> dict[str, Tables]:
         """Return the sparse tables of each contributor."""
         owners = {one.name: one.statistics for one in contributors} | {NULL: null}
+        generic = (None, None) if null is None else (null.unigrams, null.pairs)
         return {
             name: {
-                **_table("unigrams", counted.unigrams, null and null.unigrams, settings.unigram_strength),
-                **_table("pairs", counted.pairs, null and null.pairs, settings.pair_strength),
+                **_table("unigrams", counted.unigrams, generic[0], settings.unigram_strength),
+                **_table("pairs", counted.pairs, generic[1], settings.pair_strength),
             }
             for name, counted in owners.items()
             if counted is not None

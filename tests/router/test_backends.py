@@ -1,0 +1,133 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from moehub.errors import RouterError
+from moehub.router.backends import BACKENDS, choose
+from moehub.router.route import Route
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Problem:
+    """One sparse layer's inputs, with gradients wanted for all of them."""
+
+    x: Tensor
+    y: Tensor
+    A: Tensor
+    B: Tensor
+    scale: Tensor
+    weights: Tensor
+    indices: Tensor
+    experts: int
+
+    def leaves(self) -> dict[str, Tensor]:
+        return {"x": self.x, "y": self.y, "A": self.A, "B": self.B, "scale": self.scale, "weights": self.weights}
+
+    def route(self) -> Route:
+        return Route(self.indices, self.weights, self.experts)
+
+
+def problem(
+    *, tokens: int, experts: int, rank: int, width: int, out: int, k: int, used: int, dtype: torch.dtype = torch.float32
+) -> Problem:
+    """Return a random problem in which only the first `used` experts are chosen; about a third of the pairs is off."""
+    generator = torch.Generator().manual_seed(tokens * 31 + experts)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype).requires_grad_()
+
+    chosen = torch.rand(tokens, used, generator=generator).argsort(-1)[:, :k]
+    weights = torch.rand(tokens, k, generator=generator)
+    weights = weights * (torch.rand(tokens, k, generator=generator) > 0.35)
+    return Problem(
+        x=random(tokens, width),
+        y=random(tokens, out),
+        A=random(experts, rank, width),
+        B=random(experts, rank, out),
+        scale=torch.rand(experts, generator=generator).add(0.5).requires_grad_(),
+        weights=weights.requires_grad_(),
+        indices=chosen,
+        experts=experts,
+    )
+
+
+def run(name: str, given: Problem) -> Tensor:
+    return BACKENDS[name](given.x, given.y, given.route(), A=given.A, B=given.B, scale=given.scale)
+
+
+SIZES = {
+    "even": {"tokens": 48, "experts": 4, "rank": 8, "width": 32, "out": 64, "k": 2, "used": 4},
+    "odd": {"tokens": 37, "experts": 5, "rank": 3, "width": 33, "out": 19, "k": 2, "used": 5},
+    "one token": {"tokens": 1, "experts": 6, "rank": 8, "width": 16, "out": 16, "k": 2, "used": 6},
+    "empty experts": {"tokens": 20, "experts": 9, "rank": 5, "width": 24, "out": 8, "k": 2, "used": 3},
+    "all on one": {"tokens": 23, "experts": 4, "rank": 8, "width": 16, "out": 24, "k": 1, "used": 1},
+    "all of them": {"tokens": 11, "experts": 3, "rank": 8, "width": 16, "out": 16, "k": 3, "used": 3},
+    "one expert": {"tokens": 11, "experts": 1, "rank": 7, "width": 9, "out": 5, "k": 1, "used": 1},
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_loop_is_the_formula(size: str) -> None:
+    """The reference adds g·s·B A x for each chosen expert, computed here token by token."""
+    given = problem(**SIZES[size])
+    expected = given.y.detach().clone()
+    for token in range(len(expected)):
+        for slot, expert in enumerate(given.indices[token].tolist()):
+            gate = given.weights[token, slot] * given.scale[expert]
+            expected[token] += (gate * (given.x[token] @ given.A[expert].T) @ given.B[expert]).detach()
+    torch.testing.assert_close(run("loop", given).detach(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["dense", "grouped"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_backend_equals_the_loop_in_output_and_gradients(backend: str, size: str) -> None:
+    """Output and the gradients of inputs, adapters, scales and gate weights are those of the loop."""
+    reference, other = problem(**SIZES[size]), problem(**SIZES[size])
+    expected, actual = run("loop", reference), run(backend, other)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    probe = torch.randn(expected.shape, generator=torch.Generator().manual_seed(9))
+    (expected * probe).sum().backward()
+    (actual * probe).sum().backward()
+    active = reference.weights.detach() > 0
+    for name, leaf in reference.leaves().items():
+        mine = other.leaves()[name].grad
+        assert leaf.grad is not None, name
+        assert mine is not None, name
+        if name == "weights":  # an inactive pair is not computed by the sparse backends: it has no gradient there
+            torch.testing.assert_close(mine[active], leaf.grad[active], atol=1e-3, rtol=1e-3)
+        else:
+            torch.testing.assert_close(mine, leaf.grad, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["dense", "grouped"])
+def test_sixteen_bits_agree_within_their_precision(backend: str) -> None:
+    """In bfloat16 every backend stays within the rounding of the loop."""
+    given = problem(**SIZES["even"], dtype=torch.bfloat16)
+    torch.testing.assert_close(run(backend, given), run("loop", given), atol=0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_nobody_chosen_changes_nothing(backend: str) -> None:
+    """Where all weights are zero the linear's output comes back bit for bit."""
+    given = problem(**SIZES["even"])
+    nobody = Route(given.indices, torch.zeros_like(given.weights), given.experts)
+    out = BACKENDS[backend](given.x, given.y, nobody, A=given.A, B=given.B, scale=given.scale)
+    assert torch.equal(out, given.y)
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    """A backend that was asked for by name and does not exist is refused with the names that do."""
+    with pytest.raises(RouterError, match=r"no backend 'megablox'.*loop, dense, grouped"):
+        choose("megablox", experts=2, rank=8, dtype=torch.float32, device=CPU)
+
+
+def test_auto_gives_its_reason() -> None:
+    """Few experts run dense, many grouped, and the reason names the measured limit."""
+    few = choose("auto", experts=2, rank=8, dtype=torch.float32, device=CPU)
+    many = choose("auto", experts=512, rank=16, dtype=torch.float32, device=CPU)
+    assert (few[0], many[0]) == ("dense", "grouped")
+    assert "512 experts × rank 16 = 8192 >" in many[1]
