@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moehub import files
+from moehub import console, files
 from moehub.cli import options
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def command(
     from moehub.hub import check_repo, open_hub
     from moehub.hub.parcel import pack
 
-    target = open_hub(hub)
+    target, packed = open_hub(hub), pack(folder)
+    for note in packed.notes:
+        console.console.print(f"note: {note}", markup=False)
     if dry_run:
-        _show_plan(pack(folder), check_repo(repo), target.location, as_json=as_json)
+        _show_plan(packed, check_repo(repo), target.location, as_json=as_json)
         return
     published = target.push(folder, repo, message=message, private=private)
     if as_json:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from moehub import files
@@ -38,6 +38,8 @@ class Parcel:
     """Names below the folder, '/'-separated, in order; without the README, which is `readme`."""
     readme: str
     """The model card: the folder's own text, its front matter brought up to date for an expert."""
+    notes: tuple[str, ...] = ()
+    """What its publisher should know, though nothing forbids it."""
 
     @property
     def size(self) -> int:
@@ -72,7 +74,7 @@ def pack(folder: Path) -> Parcel:
     if kind == "expert":
         card = read_card(folder)
         return Parcel(folder, kind, card.name, contents, with_front_matter(card, text))
-    return Parcel(folder, kind, folder.absolute().name, contents, text or "")
+    return Parcel(folder, kind, folder.absolute().name, contents, text or "", _lock_notes(folder))
 
 
 def verify(folder: Path) -> Kind:
@@ -164,6 +166,20 @@ def _base_faults(config: dict[str, Any]) -> list[str]:
         return []
     cure = "merge with `--embed-base`, or with a base that is on a hub"
     return [f"its base is the folder {location}, which nobody else has: {cure}"]
+
+
+def _lock_notes(folder: Path) -> tuple[str, ...]:
+    try:
+        experts = json.loads((folder / MOE_LOCK).read_text(encoding="utf-8"))["experts"]
+        local = [entry["name"] for entry in experts if PurePath(entry["source"]).is_absolute()]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise HubError(f"{folder / MOE_LOCK} is damaged ({error!r}): merge again") from error
+    if not local:
+        return ()
+    names = ", ".join(local)
+    return (
+        f"{MOE_LOCK} says where on this machine {names} came from: push them first and merge from the hub to avoid it",
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

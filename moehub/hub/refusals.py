@@ -32,6 +32,9 @@ def in_sentences(hub: str, repo: str | None = None, revision: str | None = None)
         if error.errno is not None:
             raise
         raise HubError(f"{hub} did not deliver {repo}: {_first_line(error)}") from error
+    except RuntimeError as error:
+        # An upload that broke off, with the true reason as its cause.
+        raise HubError(f"{repo} did not reach {hub} ({error.__cause__ or error}): push again") from error
     except HFValidationError as error:
         raise HubError(f"{repo!r} is no name that {hub} can know: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

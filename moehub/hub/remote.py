@@ -210,6 +210,10 @@ def _publish(api: "HfApi", packed: parcel.Parcel, repo: str, message: str) -> st
             if error.response.status_code != _PARENT_IS_STALE and not error.response.is_server_error:
                 raise
             failure = error
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, httpx2.TransportError):
+                raise
+            failure = error.__cause__  # The client gave up on a file; the next attempt sends only what is missing.
     raise HubError(f"{repo} on {api.endpoint} could not be pushed in {_ATTEMPTS} attempts: {failure}") from failure
 
 
