@@ -7,6 +7,7 @@ Shapes: V vocabulary, P = 2^pair_bits buckets, D dimensions of the features.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from moehub import card
 from moehub.errors import ExpertError
 
 STATISTICS_FILE = card.STATISTICS_FILE
-FORMAT = "1"
+FORMAT = 1
+_METADATA = "moehub"
 _MULTIPLIER = 1000003
 
 
@@ -99,17 +101,18 @@ class Statistics:
             index = counts.nonzero().flatten()
             tensors[f"{name}.index"] = index.to(torch.int32)
             tensors[f"{name}.count"] = counts[index]
-        metadata = {
+        facts: dict[str, str | int] = {
             "format": FORMAT,
             "tokenizer": self.tokenizer,
-            "vocabulary": str(self.vocabulary),
-            "pair_bits": str(self.pair_bits),
-            "suppressed_below": str(self.suppressed_below),
+            "vocabulary": self.vocabulary,
+            "pair_bits": self.pair_bits,
+            "suppressed_below": self.suppressed_below,
         }
         if self.features is not None:
             tensors["features.sum"], tensors["features.gram"] = self.features.sum, self.features.gram
-            metadata |= {"features.recipe": self.features.recipe, "features.count": str(self.features.count)}
-        save_file(tensors, path, metadata=metadata)
+            facts |= {"features.recipe": self.features.recipe, "features.count": self.features.count}
+        # One entry: safetensors writes several in an order of its own, and equal statistics are to be equal bytes.
+        save_file(tensors, path, metadata={_METADATA: json.dumps(facts, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
@@ -120,7 +123,7 @@ class Statistics:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                metadata = json.loads((file.metadata() or {})[_METADATA])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if metadata.get("format") != FORMAT:
                 raise ExpertError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}: update moehub")

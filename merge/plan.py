@@ -91,12 +91,14 @@ def make_plan(
 
 
 def _name_faults(everyone: Sequence[Source]) -> list[str]:
+    if not everyone:
+        return ["there is no expert: name at least one with --expert"]
     counts = Counter(source.expert.name for source in everyone)
     return [
-        f"{count} experts are called {name!r}: names are unique in a MoE; train one with another --name, or drop it"
+        f"{count} experts are called {name!r}, and names are unique in a MoE: train one with another --name, or drop it"
         for name, count in counts.items()
         if count > 1
-    ] + ([] if everyone else ["there is no expert: name at least one with --expert"])
+    ]
 
 
 def _top_k_faults(experts: int, null: Null | None, settings: RouterSettings, *, asked: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """Small bases and experts made on the spot: real files, no download, no training."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -87,12 +88,16 @@ def tiny_expert(
         task_type="CAUSAL_LM",
         **lora,  # type: ignore[arg-type]
     )
-    model = get_peft_model(found.load_model(dtype=torch.float32), config)
+    with warnings.catch_warnings():
+        # PEFT still asks transformers under an old name.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = get_peft_model(found.load_model(dtype=torch.float32), config)
     for parameter_name, parameter in model.named_parameters():
         if "lora_" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.1)
     model.peft_config["default"].base_model_name_or_path = found.reference
-    model.save_pretrained(folder)
+    # False: PEFT need not look the base up on a hub to see whether its vocabulary grew.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     ids = torch.tensor(tokenizer(text)["input_ids"])
     counted = statistics.count(

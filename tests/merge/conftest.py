@@ -1,0 +1,51 @@
+"""A base with three experts of different ranks and targets, and generic text, made once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.builders import tiny_base, tiny_expert
+
+LAW = "the court finds that the lessee shall pay the rent. "
+CODE = "def add(a, b): return a + b. "
+MATH = "12 + 30 = 42. "
+GENERIC = "something generic in plain English, of no domain at all, that anybody might say. "
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a merge needs."""
+
+    base: Path
+    null: Path
+    experts: dict[str, Path]
+
+    def references(self, *names: str) -> tuple[str, ...]:
+        return tuple(str(self.experts[name]) for name in names or self.experts)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A base, three experts, generic text."""
+    folder = tmp_path_factory.mktemp("world")
+    base = tiny_base(folder / "base")
+    null = folder / "null.txt"
+    null.write_text(GENERIC * 20, encoding="utf-8")
+    experts = {
+        "law": tiny_expert(folder / "law", base, name="law", text=LAW * 30, seed=1),
+        "code": tiny_expert(
+            folder / "code", base, name="code", rank=7, alpha=3, targets="all-linear", text=CODE * 30, seed=2
+        ),
+        "math": tiny_expert(
+            folder / "math",
+            base,
+            name="math",
+            rank=2,
+            targets=("q_proj", "o_proj", "gate_proj"),
+            text=MATH * 30,
+            seed=3,
+            use_rslora=True,
+        ),
+    }
+    return World(base, null, experts)
