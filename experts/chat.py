@@ -78,7 +78,7 @@ def _segments(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, bo
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     messages = messages[: answers[-1] + 1]
     full = render(tokenizer, messages)
-    begins = [_agreement(full, render(tokenizer, messages[:index], answer=True)) for index in answers]
+    begins = [_begin(tokenizer, full, messages, index) for index in answers]
     mark = full[_end(full, messages[-1], begins[-1], 0) :]
     parts: list[tuple[str, bool]] = []
     done = 0
@@ -90,8 +90,11 @@ def _segments(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, bo
     return parts
 
 
-def _agreement(full: str, opened: str) -> int:
-    """Return for how many characters the two agree."""
+def _begin(tokenizer: Any, full: str, messages: Sequence[Message], index: int) -> int:
+    """Return where the answer `index` begins in the conversation."""
+    if index == 0:  # no template renders nothing, so the mark before a greeting can only be passed over
+        return max(0, full.find(messages[0].content.strip()))
+    opened = render(tokenizer, messages[:index], answer=True)
     pairs = enumerate(zip(full, opened, strict=False))
     return next((index for index, (one, other) in pairs if one != other), min(len(full), len(opened)))
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from accelerate import PartialState
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from moehub.card import ADAPTER_WEIGHTS
-from moehub.console import Advance, progress
+from moehub.console import Advance, console, progress
 from moehub.errors import TrainingError
 from moehub.experts import checkpoints
 from moehub.experts.checkpoints import Checkpoint
@@ -67,6 +68,11 @@ def arguments(folder: Path, config: TrainConfig) -> TrainingArguments:
     return settings
 
 
+def first_process() -> bool:
+    """Return whether this is the process that writes and speaks: the only one, or the first under a launcher."""
+    return bool(PartialState().is_main_process)
+
+
 def steps(rows: int, config: TrainConfig, *, processes: int = 1) -> int:
     """Return the number of optimizer steps of a training."""
     if config.max_steps is not None:
@@ -114,6 +120,11 @@ def run(
         try:
             with checkpoints.kept_when_full(Path(str(settings.output_dir))):
                 trainer.train(resume_from_checkpoint=str(since.path) if since is not None else None)
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted: --resume goes on from the last checkpoint in {settings.output_dir}", markup=False
+            )
+            raise
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "the device has too little memory for this training: set a larger accumulation, "

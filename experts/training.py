@@ -52,11 +52,12 @@ def train(
     with adaptation.quiet():
         tokenizer = base.load_tokenizer()
         material = prepare(tokenizer, examples, config, longest=bases.context_length(base.load_config()))
-        _say_left_out(material)
         folder = checkpoints.working_folder(output)
         settings = loop.arguments(folder, config)
         since = _start(base, examples, config, settings, resume=resume)
-        model = adaptation.load(base, config)
+        if settings.process_index == 0:
+            _say_left_out(material)
+        model = adaptation.load(base, config).to(settings.device)
         rows, held_out = material.rows(join=keeps_apart(model))
         model = adaptation.adapt(model, config)
         done = loop.run(model, rows, config, settings, title=f"training {name}", since=since, on_step=on_step)

@@ -69,6 +69,7 @@ def command(
     chosen = config.load(TrainConfig, settings, assignments)
     from moehub import base as bases
     from moehub.experts import data
+    from moehub.experts.loop import first_process
     from moehub.experts.preview import preview
     from moehub.experts.training import train
 
@@ -79,7 +80,8 @@ def command(
         return
     started = time.monotonic()
     expert = train(base, domain, examples, output, chosen, name=name, resume=resume, overwrite=overwrite)
-    _show_expert(expert, time.monotonic() - started, as_json=as_json)
+    if first_process():
+        _show_expert(expert, time.monotonic() - started, as_json=as_json)
 
 
 def _show_preview(planned: "Preview", *, as_json: bool) -> None:
