@@ -41,7 +41,7 @@ class Finding:
     fine: bool
     """Whether nothing is to be done."""
     cure: str | None = None
-    """What to do where it is not fine."""
+    """What to do about it, where anything can be done."""
     required: bool = False
     """Whether moehub cannot work without."""
 
@@ -54,7 +54,14 @@ def diagnose(hub: str | None) -> list[Finding]:
 def _python() -> Iterator[Finding]:
     wanted, version = _requires_python(), platform.python_version()
     fine = SpecifierSet(wanted).contains(version, prereleases=True)
-    yield Finding("python", "python", f"{version} in {sys.prefix}", fine, f"install Python {wanted}", required=not fine)
+    yield Finding(
+        "python",
+        "python",
+        f"{version} in {sys.prefix}",
+        fine,
+        None if fine else f"install Python {wanted}",
+        required=True,
+    )
 
 
 def _packages() -> Iterator[Finding]:
@@ -70,7 +77,7 @@ def _packages() -> Iterator[Finding]:
             continue
         fine = requirement.specifier.contains(version, prereleases=True)
         found = version if fine else f"{version}, tried with {requirement.specifier}"
-        yield Finding("packages", requirement.name, found, fine, cure)
+        yield Finding("packages", requirement.name, found, fine, None if fine else cure)
 
 
 def _requires_python() -> str:
@@ -115,15 +122,14 @@ def _room() -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HOME
 
     memory = psutil.virtual_memory()
-    found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free"
-    yield Finding(
-        "memory", "memory", found, memory.available > _LOW_MEMORY, "close other programs, or use a small base"
-    )
+    found, fine = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free", memory.available > _LOW_MEMORY
+    yield Finding("memory", "memory", found, fine, None if fine else "close other programs, or use a small base")
     for name, path in (("here", Path.cwd()), ("cache", Path(HF_HOME).expanduser())):
         place = next(parent for parent in (path, *path.parents) if parent.is_dir())
         free = shutil.disk_usage(place).free
         cure = "free some space" if name == "here" else "free some space, or set HF_HOME to a larger disk"
-        yield Finding("disk", name, f"{free / _GIB:.0f} GiB free in {path}", free > _LOW_DISK, cure)
+        found = f"{free / _GIB:.0f} GiB free in {path}"
+        yield Finding("disk", name, found, free > _LOW_DISK, None if free > _LOW_DISK else cure)
 
 
 def _backends() -> Iterator[Finding]:

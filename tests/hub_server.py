@@ -87,6 +87,8 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     lose_answers: int = 0
     """How many of the next commits are made without an answer."""
+    refuse_uploads: bool = False
+    """Whether large files are turned away."""
     tokens_seen: set[str | None] = field(default_factory=set)
     url: str = ""
 
@@ -220,6 +222,8 @@ class Hub:
 
     async def store(self, request: Request) -> Response:
         content = await request.body()
+        if self.refuse_uploads:
+            raise Refusal(422, "quota exceeded")
         if hashlib.sha256(content).hexdigest() != request.path_params["sha"]:
             raise Refusal(422, "sha256 mismatch")
         self.blobs[request.path_params["sha"]] = content

@@ -52,6 +52,6 @@ def _show(findings: "Sequence[Finding]") -> None:
             "" if finding.topic == topic else finding.topic, Text(finding.name), Text(f"{mark:<8}{finding.found}")
         )
         topic = finding.topic
-        if finding.cure and not finding.fine:
-            table.add_row("", "", Text(f"        cure: {finding.cure}"))
+        if finding.cure:
+            table.add_row("", "", Text(f"→ {finding.cure}"))
     console.results.print(table)

@@ -119,8 +119,9 @@ class FolderHub:
         """
         return f"{self.location} holds {len(self.experts())} experts"
 
-    def token_cure(self) -> None:
+    def token_cure(self) -> str | None:
         """Return None: whoever may write to the folder may push."""
+        return None
 
     def _listing(self, repo: str) -> Listing | None:
         """Return what a repo offers, or None where it is a MoE or damaged: `pull` says how."""

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from moehub.card import BasePin
 from moehub.hub.model_card import Summary, read_summary, render_expert, render_moe, with_front_matter
@@ -19,6 +19,7 @@ def matter(readme: str) -> dict[str, Any]:
 def test_an_experts_card_follows_the_hubs_conventions() -> None:
     """huggingface_hub reads base, relation, licence, tags and the held-out loss from it."""
     data = ModelCard(render_expert(paper_card())).data
+    assert isinstance(data, ModelCardData)
     assert (data.library_name, data.base_model, data.license) == ("peft", "acme/base", "apache-2.0")
     assert data.pipeline_tag == "text-generation"
     assert data.get("base_model_relation") == "adapter"

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import huggingface_hub.constants
 import pytest
+from huggingface_hub import HfApi
 
 from moehub import files
 from moehub.card import BasePin
@@ -31,7 +34,7 @@ def server(running: hub_server.Hub, monkeypatch: pytest.MonkeyPatch) -> hub_serv
     running.repos.clear()
     running.blobs.clear()
     running.tokens_seen.clear()
-    running.lose_answers = 0
+    running.lose_answers, running.refuse_uploads = 0, False
     monkeypatch.setenv("MOEHUB_TOKEN", hub_server.TOKEN)
     return running
 
@@ -85,6 +88,43 @@ def test_a_push_whose_answer_got_lost_makes_no_second_commit(hub: RemoteHub, ser
     assert published.commit == server.repos["acme/law"].refs["main"]
 
 
+def test_an_upload_that_is_refused_is_one_sentence(hub: RemoteHub, server: hub_server.Hub, law: Path) -> None:
+    """And makes no commit."""
+    server.refuse_uploads = True
+    with pytest.raises(HubError, match=r"acme/law did not reach http\S* .*quota exceeded"):
+        hub.push(law, "acme/law", message="first")
+    assert commits(server) == 0
+
+
+def test_an_upload_that_broke_off_is_tried_again(
+    hub: RemoteHub, server: hub_server.Hub, law: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client wraps a broken connection into a RuntimeError when it gives up on a file."""
+    attempts: list[int] = []
+    upload = HfApi.preupload_lfs_files
+
+    def break_off_once(*arguments: Any, **options: Any) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise RuntimeError("Error while uploading") from httpx2.ReadError("broken pipe")
+        upload(*arguments, **options)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", break_off_once)
+    hub.push(law, "acme/law", message="first")
+    assert (len(attempts), commits(server)) == (2, 1)
+
+
+def test_a_push_gives_up_in_the_end(hub: RemoteHub, law: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that always breaks is a sentence, not a loop."""
+
+    def break_off(*_: Any, **__: Any) -> None:
+        raise httpx2.ReadError("broken pipe")
+
+    monkeypatch.setattr(HfApi, "create_commit", break_off)
+    with pytest.raises(HubError, match=r"could not be pushed in 3 attempts: broken pipe"):
+        hub.push(law, "acme/law", message="first")
+
+
 def test_a_push_after_somebody_elses_replaces_it(hub: RemoteHub, server: hub_server.Hub, law: Path) -> None:
     """Files of ours that are gone are deleted; what moehub never published stays."""
     hub.push(law, "acme/law", message="first")
@@ -105,7 +145,8 @@ def test_a_push_between_our_look_and_our_commit_is_noticed(
 
     hub.push(law, "acme/law", message="first")
     paper_expert(law, weights=b"better weights")
-    look, looks = moehub.hub.remote._tree, []
+    look = moehub.hub.remote._tree
+    looks: list[int] = []
 
     def look_and_lose_the_race(*arguments: object) -> object:
         seen = look(*arguments)  # type: ignore[arg-type]
