@@ -34,7 +34,7 @@ def in_sentences(hub: str, repo: str | None = None, revision: str | None = None)
         raise HubError(f"{hub} did not deliver {repo}: {_first_line(error)}") from error
     except RuntimeError as error:
         # An upload that broke off, with the true reason as its cause.
-        raise HubError(f"{repo} did not reach {hub} ({error.__cause__ or error}): push again") from error
+        raise HubError(f"{repo} did not reach {hub} ({_said(error.__cause__ or error)}): push again") from error
     except HFValidationError as error:
         raise HubError(f"{repo!r} is no name that {hub} can know: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,7 +61,7 @@ def _refusal(error: Exception, hub: str, repo: str | None, revision: str | None)
         return f"{hub} does not accept our token, or wants one: give a valid one ({how_to_log_in(hub)})"
     if status == 403:
         return f"{hub} does not let this token do that with {repo}: give one with write access ({how_to_log_in(hub)})"
-    return f"{hub} refused ({status}): {_first_line(error)}"
+    return f"{hub} refused ({status}): {_said(error)}"
 
 
 def how_to_log_in(hub: str) -> str:
@@ -71,6 +71,11 @@ def how_to_log_in(hub: str) -> str:
     if hub == constants.ENDPOINT.rstrip("/"):
         return f"`hf auth login`, or the variable HF_TOKEN or {TOKEN_VARIABLE}"
     return f"the variable {TOKEN_VARIABLE}"
+
+
+def _said(error: BaseException) -> str:
+    """Return the server's own words where it gave any."""
+    return getattr(error, "server_message", None) or _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
