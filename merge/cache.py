@@ -22,8 +22,6 @@ Replay = Callable[[Tensor, Tensor], GateState]
 class GateLayer(DummyLayer):
     """What the gate knows after the tokens in the cache."""
 
-    is_compileable = False
-
     def __init__(self, replay: Replay, *, batch: int, device: torch.device) -> None:
         super().__init__()
         self.replay = replay

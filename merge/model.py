@@ -22,6 +22,7 @@ from moehub.errors import MergeError, RouterError
 from moehub.merge.cache import gate_layer
 from moehub.merge.configuration import MoehubConfig
 from moehub.merge.load import Parts, load_parts
+from moehub.merge.mask import text_mask
 from moehub.merge.save import save_parts
 from moehub.merge.stack import attach
 from moehub.router.arrow import ArrowGate
@@ -76,7 +77,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         pretrained_model_name_or_path: str | os.PathLike[str],
         *_: Any,
         config: MoehubConfig | None = None,
-        base: str | None = None,
+        base_location: str | None = None,
         backend: str = AUTO,
         dtype: torch.dtype | str = "auto",
         device_map: Any = None,
@@ -87,7 +88,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             pretrained_model_name_or_path: the MoE.
             config: its configuration, where it was read already.
-            base: where the base is, if not where the MoE says; its digest decides.
+            base_location: where the base is, if not where the MoE says; its digest decides.
             backend: `auto`, or a backend by name.
             dtype: of the base and the experts; `auto` as the base was saved.
             device_map: passed to the base.
@@ -97,7 +98,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             MergeError: the folder is no MoE, or a part of it is missing or damaged.
             BaseModelError: the base cannot be found, or is not the one the experts were trained on.
         """
-        parts = load_parts(str(pretrained_model_name_or_path), base=base, hub_options=others)
+        parts = load_parts(str(pretrained_model_name_or_path), base=base_location, hub_options=others)
         options = {key: value for key, value in others.items() if key in ("attn_implementation", "max_memory")}
         if device_map is not None:
             options["device_map"] = device_map
@@ -211,7 +212,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             return Shared(Route(route.indices.to(ids.device)[rows], route.weights.to(ids.device)[rows], route.experts))
         if isinstance(self.gate, ArrowGate):
             return self._recorder or self.gate
-        mask = self._mask(ids, attention_mask)
+        mask = text_mask(ids, attention_mask, past=0 if cache is None else int(cache.get_seq_length()))
         layers = self.config.get_text_config(decoder=True).num_hidden_layers
         layer = (
             None if cache is None else gate_layer(cache, self._replay, layers=layers, batch=len(ids), device=ids.device)
@@ -233,8 +234,6 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
     def _replay(self, ids: Tensor, mask: Tensor) -> GateState:
         return self._filter(ids, mask, None)[1]
 
-    def _mask(self, ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return which of the window's tokens are text, bool [B, T]."""
-        if not isinstance(attention_mask, Tensor) or attention_mask.ndim != 2:
-            return torch.ones_like(ids, dtype=torch.bool)
-        return attention_mask[:, -ids.shape[1] :].bool()
+    def _valid_auto_compile_criteria(self, *_: Any) -> bool:
+        """Never compile by itself: a route has as many active pairs as the text wants."""
+        return False

@@ -135,10 +135,8 @@ def _statistics_faults(statistics: Statistics | None, base: BaseModel, methods: 
 def _pin_faults(source: Source, base: BaseModel) -> list[str]:
     pin = source.expert.card.base
     if pin.digest != base.pin.digest:
-        return [
-            f"it was trained on the base {pin.reference} with digest {pin.digest[:12]}, "
-            f"expected {base.pin.reference} with {base.pin.digest[:12]}: train it on this base"
-        ]
+        trained, expected = f"{pin.reference} ({pin.digest[:12]})", f"{base.pin.reference} ({base.pin.digest[:12]})"
+        return [f"it was trained on the base {trained}, expected {expected}: train it on this base"]
     if pin.tokenizer != base.pin.tokenizer:
         return ["it was trained with another tokenizer than the base's: train it with the base's own"]
     return []

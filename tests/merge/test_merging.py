@@ -100,9 +100,7 @@ def many_experts(world: World, folder: Path, number: int) -> list[Path]:
     for index in range(number):
         name = f"law-{index:03d}"
         shutil.copytree(world.experts["law"], folder / name)
-        (folder / name / "expert.json").write_text(
-            card.replace('"name": "law"', f'"name": "{name}"'), encoding="utf-8"
-        )
+        (folder / name / "expert.json").write_text(card.replace('"name": "law"', f'"name": "{name}"'), encoding="utf-8")
         experts.append(folder / name)
     return experts
 
@@ -142,7 +140,7 @@ def test_a_lock_refuses_what_changed(world: World, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "expert")
     tiny_expert(tmp_path / "expert", world.base, name="law", seed=99)
     with (
-        pytest.raises(MergeError, match="'law' from .* is not the one that was locked"),
+        pytest.raises(MergeError, match=r"'law' from .* is not the one that was locked"),
         prepare_again(tmp_path / "moe" / LOCK_FILE),
     ):
         pass
