@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +55,19 @@ class Base:
             BaseModelError: it is no causal language model that transformers knows without remote code.
         """
         from transformers import AutoConfig
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+        from transformers.models.auto.modeling_auto import (
+            MODEL_FOR_CAUSAL_LM_MAPPING,
+            MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        )
 
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise BaseModelError(f"cannot read the configuration of the base in {self.folder}: {error}") from error
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
+        # BERT and its like are in the mapping too, for those who made decoders of them: the saved class decides.
+        head, saved = str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)), config.architectures or ()
+        if not known or (saved and not any(name == head or name.endswith("ForCausalLM") for name in saved)):
             raise BaseModelError(
                 f"the base {self.reference} is a {config.model_type!r} model, expected a causal language model "
                 "such as llama, qwen3 or gemma2: choose another --base"
@@ -222,14 +229,16 @@ def context_length(config: "PretrainedConfig") -> int:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence the loading bars and advice that transformers prints, so that ours can be read."""
+    """Silence what transformers and PEFT say about loading and about each other, so that ours can be read."""
     from transformers.utils import logging as chatter
 
     level, logger = chatter.get_verbosity(), logging.getLogger("transformers")
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(peft|transformers)(\.|$)")
+            yield
     finally:
         chatter.set_verbosity(level)
         chatter.enable_progress_bar()

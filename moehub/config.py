@@ -74,7 +74,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file} holds a {type(values).__name__}, expected `key: value` lines")
-    return values
+    # YAML reads the bare key `null` as nothing.
+    return {"null" if key is None else key: value for key, value in values.items()}
 
 
 def _parse(assignment: str) -> tuple[str, Any]:

@@ -64,7 +64,7 @@ def open_model(reference: str, *, base: str | None = None, **options: Any) -> Op
 def _open_moe(folder: Path, base: str | None, options: dict[str, Any]) -> Opened:
     from moehub.merge.model import MoehubForCausalLM
 
-    model = MoehubForCausalLM.from_pretrained(folder, base=base, **options)
+    model = MoehubForCausalLM.from_pretrained(folder, base_location=base, **options)
     return Opened("moe", folder.name, model, Base(folder, folder.name, None).load_tokenizer())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moehub.console import console, progress
+from moehub.console import progress, results
 
 if TYPE_CHECKING:
     from moehub.evaluation import Score
@@ -86,7 +86,7 @@ def _show(scores: Scores) -> None:
     for model, texts in scores.items():
         for name, score in texts.items():
             table.add_row(model, name, f"{score.loss:.4f}", f"{score.perplexity:.2f}", f"{score.tokens:,}")
-    console.print(table)
+    results.print(table)
     for model, texts in scores.items():
         routed = {name: score.routing for name, score in texts.items() if score.routing is not None}
         if routed:
@@ -103,4 +103,4 @@ def _show_routing(model: str, routed: Mapping[str, Mapping[str, float]]) -> None
         table.add_column(name, justify="right")
     for text, shares in routed.items():
         table.add_row(text, *(f"{100 * shares[name]:.1f}" for name in names))
-    console.print(table)
+    results.print(table)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moehub import config
-from moehub.console import console
+from moehub.console import console, results
 from moehub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _show(plan: "Plan", *, as_json: bool) -> None:
         table.add_row(card.name, card.domain, str(card.rank), f"{size:.1f}", card.license, origin)
     if plan.null is not None:
         table.add_row("null", "generic text", "", "", "", plan.null.source)
-    console.print(table)
+    results.print(table)
     for note in plan.notes:
         console.print(f"note: {note}", markup=False)
 

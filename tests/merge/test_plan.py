@@ -158,7 +158,7 @@ def test_without_a_null_the_plan_says_what_that_costs(world: World) -> None:
 def test_the_null_may_be_an_expert_or_a_moe(world: World, tmp_path: Path) -> None:
     """Statistics that exist already serve as the null's."""
     assert plan(world, world.experts["law"], null=str(world.experts["math"])).faults == ()
-    with pytest.raises(MergeError, match="is a folder without router_stats.safetensors"):
+    with pytest.raises(MergeError, match=r"is a folder without router_stats\.safetensors"):
         plan(world, world.experts["law"], null=str(tmp_path))
     with pytest.raises(MergeError, match="does not exist, expected a file of generic text"):
         plan(world, world.experts["law"], null=str(tmp_path / "missing.txt"))
