@@ -4,6 +4,7 @@ Kill it at any moment: nothing looks like an expert before it is one, and `resum
 checkpoint. Under `accelerate launch` every process trains and the first one writes.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from moehub.experts.folder import Expert, open_expert
 from moehub.experts.loop import OnStep
 from moehub.experts.material import Material, prepare
 from moehub.experts.packing import Row, keeps_apart
-from moehub.experts.publication import check_place, publish, versions
+from moehub.experts.publication import check_place, diverged, publish, versions
 from moehub.experts.settings import TrainConfig
 
 __all__ = ["TrainConfig", "train"]
@@ -128,6 +129,8 @@ def _measure(model: Any, held_out: Sequence[Row]) -> Metrics | None:
     if not tokens:
         console.print("nothing was held out, so the card has no metrics: give more text, or a larger holdout")
         return None
+    if not math.isfinite(expert_loss):
+        raise diverged(f"the held-out loss is {expert_loss}")
     with model.disable_adapter():
         base_loss, _ = evaluate_loss(model, held_out)
     return Metrics(base_loss=base_loss, expert_loss=expert_loss, tokens=tokens)

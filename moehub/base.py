@@ -162,12 +162,13 @@ def _digest_tensors(shards: list[Path]) -> str:
         digest.update(f"{name}\0{dtype}\0{shape}\n".encode())
         with shard.open("rb") as file:
             file.seek(begin)
-            while begin < end:
-                chunk = file.read(min(_CHUNK, end - begin))
+            left = end - begin
+            while left:
+                chunk = file.read(min(_CHUNK, left))
                 if not chunk:
                     raise BaseModelError(f"{shard} is truncated: download the base again")
                 digest.update(chunk)
-                begin += len(chunk)
+                left -= len(chunk)
     return digest.hexdigest()
 
 

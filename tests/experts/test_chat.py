@@ -125,7 +125,7 @@ def test_beginning_of_text_is_where_the_tokenizer_sets_one(tokenizer: Any) -> No
     from tokenizers.processors import TemplateProcessing
 
     before = chat.opening(tokenizer)
-    tokenizer.bos_token = "<pad>"
+    tokenizer.bos_token = "<pad>"  # noqa: S105 (no password)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
     assert (before, chat.opening(tokenizer)) == ([], [0])
     assert chat.render(tokenizer, TURNS[:1]) == "<pad>User: yes"

@@ -105,9 +105,9 @@ def test_begin_empties_the_folder(tmp_path: Path) -> None:
 def test_full_disk_is_one_sentence_and_whole_checkpoints_stay(tmp_path: Path, error: Exception) -> None:
     """However a library says it; what was half written makes room."""
     whole, broken = _checkpoint(tmp_path, 5), _checkpoint(tmp_path, 10, whole=False)
-    with pytest.raises(TrainingError, match="is full: free some space and go on with --resume"):
-        with checkpoints.kept_when_full(tmp_path):
-            raise error
+    sentence = "is full: free some space and go on with --resume"
+    with pytest.raises(TrainingError, match=sentence), checkpoints.kept_when_full(tmp_path):
+        raise error
     assert (whole.exists(), broken.exists()) == (True, False)
 
 

@@ -62,7 +62,7 @@ def test_kind_of_training_follows_from_the_examples(tokenizer: Any, examples: li
 def test_what_is_too_long_is_refused_or_reported(tokenizer: Any) -> None:
     """By default an error with the place; with `skip` and `cut` the places are listed."""
     examples = [*TEXTS, ANSWER]
-    with pytest.raises(DataError, match="a.jsonl, line 4 is .* tokens long, the context is 64"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 4 is .* tokens long, the context is 64"):
         prepare(tokenizer, examples, TrainConfig(context_length=64), longest=256)
     for too_long, kept in (("skip", 0), ("cut", 1)):
         config = TrainConfig(context_length=64, too_long=too_long)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_beginning_of_text_is_set_once(tokenizer: Any) -> None:
     """Documents and prompts begin with the tokenizer's mark; completions inside of a text do not."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer.bos_token = "<pad>"
+    tokenizer.bos_token = "<pad>"  # noqa: S105 (no password)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
     for example in (Text("rent"), Completion("a", "b"), QUESTION):
         ids = _one(tokenizer, example).ids.tolist()
