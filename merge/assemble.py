@@ -153,7 +153,7 @@ def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:
     card = render_moe(
         name="+".join(one.name for one in experts),
         base=plan.base.pin,
-        experts=[(source.expert.card, source.reference) for source in plan.sources],
+        experts=[(source.expert.card, source.pinned) for source in plan.sources],
         router=plan.settings.to_dict(),
     )
     files.write_text(folder / "README.md", card)

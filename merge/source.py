@@ -21,6 +21,11 @@ class Source:
     """The hub's commit; None for a folder."""
     expert: Expert
 
+    @property
+    def pinned(self) -> str:
+        """The reference with its commit, as `moehub merge` takes it."""
+        return f"{self.reference}@{self.commit}" if self.commit else self.reference
+
     @cached_property
     def statistics(self) -> Statistics | None:
         """The expert's router statistics, or None where it was published without.

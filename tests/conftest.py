@@ -1,6 +1,8 @@
 """Shared fixtures: one small base for the whole session, and a cache that is nobody's own."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 # Set before huggingface_hub is imported anywhere: tests never touch a person's cache or the network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="moehub-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

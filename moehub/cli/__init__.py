@@ -3,6 +3,7 @@
 A command's module is imported when the command is used, so `moehub --help` loads no torch.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -47,10 +48,13 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
-            raise _failure(ctx, error, code=2) from error
+        except BrokenPipeError:
+            # Whoever read our output has seen enough, as `| head` does; click ends quietly.
+            raise
         except (MoehubError, OSError) as error:
-            raise _failure(ctx, error, code=1) from error
+            if ctx.find_root().params.get("debug"):
+                raise
+            raise _Sentence(_sentence(error), 2 if isinstance(error, ConfigError) else 1) from error
 
 
 class _Sentence(click.ClickException):
@@ -58,18 +62,19 @@ class _Sentence(click.ClickException):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.code = code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click reads it, and never writes it
+        return self.code
 
 
-def _failure(ctx: click.Context, error: Exception, *, code: int) -> Exception:
-    if ctx.find_root().params.get("debug"):
-        return error
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        cure = ": free some space, or choose another folder" if error.errno == 28 else ""
-        text = f"{error.strerror}{where}{cure}"
-    return _Sentence(text, code)
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = f" ({error.filename})" if error.filename else ""
+    cure = ": free some space, or choose another folder" if error.errno == errno.ENOSPC else ""
+    return f"{error.strerror}{where}{cure}"
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moehub import config
+from moehub.cli import options
 from moehub.console import console, results
 from moehub.errors import ConfigError
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--into", type=click.Path(path_type=Path), help="Change the MoE in this folder.")
 @click.option("--add", multiple=True, help="With --into: an expert to add. Repeat it.")
 @click.option("--remove", multiple=True, help="With --into: the name of an expert to take out. Repeat it.")
-@click.option("--hub", envvar="MOEHUB_HUB", help="URL or folder of the hub. [default: huggingface.co]")
+@options.hub
 @click.option("--dry-run", is_flag=True, help="Check and show the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def command(
