@@ -28,10 +28,10 @@ BACKENDS: dict[str, Backend] = {"loop": loop, "dense": dense, "grouped": grouped
 
 _DENSE_UP_TO = {
     ("cpu", torch.float32): 64,
-    ("cpu", torch.bfloat16): 512,
-    ("cpu", torch.float16): 512,
+    ("cpu", torch.bfloat16): 256,
+    ("cpu", torch.float16): 256,
 }
-"""Largest E·r at which `dense` was the faster one for a prefill; `benchmarks/backends.py` measures it."""
+"""Largest E·r at which `dense` was the faster one for a prefill; `python -m benchmarks.layer` measures it."""
 _DENSE_UP_TO_ELSEWHERE = 256
 
 
