@@ -10,6 +10,7 @@ from moehub import base as bases
 from moehub import config, files
 from moehub.base import Base
 from moehub.card import CARD_FILE, read_card
+from moehub.console import progress
 from moehub.errors import MergeError, listed
 from moehub.experts.folder import Expert
 from moehub.merge.assemble import EXPERTS_FOLDER, assemble, comparable, reassemble
@@ -103,10 +104,7 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
         base = bases.find(recipe.base)
         model = BaseModel(base.pin(), base.location, comparable(base.load_config().to_diff_dict()))
-        sources = [
-            resolve(reference, hub=hub, workspace=Path(workspace) / str(number))
-            for number, reference in enumerate(recipe.experts)
-        ]
+        sources = _resolve_all(recipe.experts, hub, Path(workspace))
         null = None
         if recipe.null is not None:
             null = make_null(recipe.null, base, like=sources, router=recipe.router, hub=hub)
@@ -160,12 +158,19 @@ def prepare_change(
     ]
     model = BaseModel(lock.base, lock.location, moe_config.base_config)
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
-        added = [
-            resolve(reference, hub=hub, workspace=Path(workspace) / str(number)) for number, reference in enumerate(add)
-        ]
+        added = _resolve_all(add, hub, Path(workspace))
         null = keep_null(moe, lock)
         plan = make_plan(model, added, known=kept, null=null, settings=lock.router)
         yield Change(plan, moe, tuple(source.expert.name for source in added), lock.embed_base)
+
+
+def _resolve_all(references: Sequence[str], hub: str | None, workspace: Path) -> list[Source]:
+    sources = []
+    with progress("reading experts", len(references)) if references else contextlib.nullcontext() as advance:
+        for number, reference in enumerate(references):
+            sources.append(resolve(reference, hub=hub, workspace=workspace / str(number)))
+            advance(1, sources[-1].expert.name)  # type: ignore[misc]  # there is a bar where there are references
+    return sources
 
 
 def _merged_expert(moe: Path, name: str) -> Expert:

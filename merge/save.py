@@ -37,8 +37,12 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
         for number, expert in enumerate(parts.experts):
             tensors = unstack(layers, number, parts.adapters[number])
             published = load_file(expert.folder / ADAPTER_WEIGHTS)
-            if any(not torch.equal(tensors[name], tensor) for name, tensor in published.items()):
-                cards[expert.name] = _write_trained(expert, tensors, folder / EXPERTS_FOLDER / expert.name)
+            # Loaded in another precision is not trained: compare as the layers hold them.
+            if any(
+                not torch.equal(tensors[name], tensor.to(tensors[name].dtype)) for name, tensor in published.items()
+            ):
+                trained = {name: tensors[name].to(tensor.dtype).contiguous() for name, tensor in published.items()}
+                cards[expert.name] = _write_trained(expert, trained, folder / EXPERTS_FOLDER / expert.name)
         if cards:
             _pin_again(folder, cards, output.absolute())
 

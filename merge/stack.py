@@ -54,10 +54,10 @@ def _layer(linear: nn.Module, key: str, adapters: Sequence[Adapter], board: Swit
 
 
 def unstack(layers: Mapping[str, MoELinear], number: int, adapter: Adapter) -> dict[str, Tensor]:
-    """Return one expert's tensors as they stand in the stacks now, under PEFT's names, as `attach` found them."""
+    """Return one expert's tensors as they stand in the stacks now, under PEFT's names, in the layers' own dtype."""
     tensors = {}
-    for key, (A, B) in adapter.pairs.items():
+    for key, (A, _) in adapter.pairs.items():
         layer, rank = layers[key], len(A)
-        tensors[f"base_model.model.{key}.lora_A.weight"] = layer.A[number, :rank].detach().to("cpu", A.dtype)
-        tensors[f"base_model.model.{key}.lora_B.weight"] = layer.B[number, :rank].detach().T.to("cpu", B.dtype)
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+        tensors[f"base_model.model.{key}.lora_A.weight"] = layer.A[number, :rank].detach().cpu()
+        tensors[f"base_model.model.{key}.lora_B.weight"] = layer.B[number, :rank].detach().T.cpu()
+    return tensors

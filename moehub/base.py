@@ -6,14 +6,15 @@ The only module that loads a base or its tokenizer. torch and transformers are i
 import contextlib
 import hashlib
 import json
-import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moehub.card import BasePin
+from moehub.console import progress
 from moehub.errors import BaseModelError
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _CHUNK = 1 << 24
+_LONG = 2_000_000_000
+"""Weights of more bytes than this take seconds to read: a bar is shown."""
+_REFUSALS = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ArithmeticError)
+"""What transformers raises about a folder that holds something else than it should."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Base:
         Raises:
             BaseModelError: it is no causal language model that transformers knows without remote code.
         """
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import (
             MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -62,8 +68,10 @@ class Base:
 
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise BaseModelError(f"cannot read the configuration of the base in {self.folder}: {error}") from error
+        except (*_REFUSALS, StrictDataclassError) as error:
+            raise BaseModelError(
+                f"cannot read the configuration of the base in {self.folder}: {_first_line(error)}"
+            ) from error
         known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
         # BERT and its like are in the mapping too, for those who made decoders of them: the saved class decides.
         head, saved = str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)), config.architectures or ()
@@ -85,14 +93,26 @@ class Base:
 
         self.load_config()
         try:
-            return AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, **options
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.folder,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
             )
-        except (OSError, ValueError, SafetensorError) as error:
+        except (*_REFUSALS, SafetensorError) as error:
             raise BaseModelError(
-                f"cannot load the weights of the base {self.reference} from {self.folder}: {error}. "
+                f"cannot load the weights of the base {self.reference} from {self.folder}: {_first_line(error)}. "
                 "Download or save it again, as safetensors"
             ) from error
+        if missing := sorted(report["missing_keys"]):
+            # transformers would fill them with random numbers.
+            raise BaseModelError(
+                f"the weights of the base {self.reference} in {self.folder} lack {missing[0]} "
+                f"({len(missing)} tensors in all): download or save it again"
+            )
+        return model
 
     def load_tokenizer(self) -> "PreTrainedTokenizerBase":
         """Return the base's tokenizer.
@@ -104,8 +124,10 @@ class Base:
 
         try:
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise BaseModelError(f"cannot load the tokenizer of the base in {self.folder}: {error}") from error
+        except _REFUSALS as error:
+            raise BaseModelError(
+                f"cannot load the tokenizer of the base in {self.folder}: {_first_line(error)}"
+            ) from error
 
 
 def find(reference: str, *, revision: str | None = None, endpoint: str | None = None) -> Base:
@@ -157,19 +179,32 @@ def weights_digest(folder: Path) -> str:
 
 def _digest_tensors(shards: list[Path]) -> str:
     digest = hashlib.sha256()
-    spans = [(name, shard, *span) for shard in shards for name, span in _spans(shard).items()]
-    for name, shard, dtype, shape, begin, end in sorted(spans):
-        digest.update(f"{name}\0{dtype}\0{shape}\n".encode())
-        with shard.open("rb") as file:
-            file.seek(begin)
-            left = end - begin
-            while left:
-                chunk = file.read(min(_CHUNK, left))
-                if not chunk:
-                    raise BaseModelError(f"{shard} is truncated: download the base again")
+    spans = sorted((name, shard, *span) for shard in shards for name, span in _spans(shard).items())
+    size = sum(end - begin for *_, begin, end in spans)
+    bar = progress("reading the base's weights", size, in_bytes=True) if size > _LONG else nullcontext(_silent)
+    with bar as advance:
+        for name, shard, dtype, shape, begin, end in spans:
+            digest.update(f"{name}\0{dtype}\0{shape}\n".encode())
+            for chunk in _bytes(shard, begin, end):
                 digest.update(chunk)
-                left -= len(chunk)
+                advance(len(chunk))
     return digest.hexdigest()
+
+
+def _bytes(shard: Path, begin: int, end: int) -> Iterator[bytes]:
+    with shard.open("rb") as file:
+        file.seek(begin)
+        left = end - begin
+        while left > 0:
+            chunk = file.read(min(_CHUNK, left))
+            if not chunk:
+                raise BaseModelError(f"{shard} is truncated: download the base again")
+            left -= len(chunk)
+            yield chunk
+
+
+def _silent(_steps: int = 1, _note: str = "") -> None:
+    """Show nothing: the work is short."""
 
 
 def _spans(shard: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
@@ -233,7 +268,7 @@ def quiet_transformers() -> Iterator[None]:
     """Silence what transformers and PEFT say about loading and about each other, so that ours can be read."""
     from transformers.utils import logging as chatter
 
-    level, logger = chatter.get_verbosity(), logging.getLogger("transformers")
+    level, shown = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     try:
@@ -242,9 +277,10 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         chatter.set_verbosity(level)
-        chatter.enable_progress_bar()
-        logger.setLevel(level)
+        if shown:
+            chatter.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

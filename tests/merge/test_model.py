@@ -219,9 +219,10 @@ def test_gradients_flow_to_experts_and_tables(moe: Path) -> None:
     assert all(parameter.grad is None for name, parameter in model.named_parameters() if "embed" in name)
 
 
-def test_a_saved_moe_is_the_same_folder(moe: Path, tmp_path: Path) -> None:
-    """Saving what was loaded writes the same bytes."""
-    load(moe).save_pretrained(tmp_path / "saved")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_saved_moe_is_the_same_folder(moe: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Saving what was loaded writes the same bytes, in whatever precision it was loaded."""
+    AutoModelForCausalLM.from_pretrained(moe, dtype=dtype).save_pretrained(tmp_path / "saved")
     assert files.tree_digest(tmp_path / "saved") == files.tree_digest(moe)
 
 
