@@ -83,10 +83,10 @@ def tiny_expert(
     tokenizer = found.load_tokenizer()
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_alpha=alpha,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
-        **lora,  # type: ignore[arg-type]
+        **lora,
     )
     with warnings.catch_warnings():
         # PEFT still asks transformers under an old name.

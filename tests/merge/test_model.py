@@ -44,7 +44,7 @@ def load(moe: Path, **options: object) -> MoehubForCausalLM:
 
 
 def encoded(moe: Path, text: str) -> torch.Tensor:
-    return AutoTokenizer.from_pretrained(moe)(text, return_tensors="pt")["input_ids"]  # type: ignore[no-any-return]
+    return AutoTokenizer.from_pretrained(moe)(text, return_tensors="pt")["input_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def peft_logits(base: Path, expert: Path, ids: torch.Tensor) -> torch.Tensor:
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers under an old name
         model = PeftModel.from_pretrained(bases.find(str(base)).load_model(dtype=torch.float32), str(expert))
     with torch.no_grad():
-        return model.eval()(ids).logits  # type: ignore[no-any-return]
+        return model.eval()(ids).logits
 
 
 @torch.no_grad()
@@ -149,7 +149,7 @@ def test_generation_with_the_cache_equals_generation_without(moe: Path, options:
     def written(**more: object) -> list[list[int]]:
         torch.manual_seed(0)
         mask = torch.ones_like(ids)
-        return model.generate(ids, attention_mask=mask, max_new_tokens=16, min_new_tokens=16, **more).tolist()  # type: ignore[no-any-return]
+        return model.generate(ids, attention_mask=mask, max_new_tokens=16, min_new_tokens=16, **more).tolist()
 
     plain = {} if "prompt_lookup_num_tokens" in options or "cache_implementation" in options else options
     assert written(**options) == written(**plain, use_cache=False)
@@ -174,7 +174,7 @@ def test_a_streamer_gets_every_token(moe: Path) -> None:
     """Streaming sees the prompt and then each token as it is written."""
     from transformers.generation.streamers import BaseStreamer
 
-    class Collector(BaseStreamer):  # type: ignore[misc]
+    class Collector(BaseStreamer):
         def __init__(self) -> None:
             self.ids: list[int] = []
 

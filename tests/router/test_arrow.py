@@ -1,3 +1,5 @@
+import functools
+
 import torch
 
 from moehub.router.arrow import Arrow, prototype
@@ -29,7 +31,7 @@ def test_tokens_go_where_they_are_amplified_and_absent_experts_get_none() -> Non
         "first": {"q": (eye[:1] * 3, eye[:, :1])},
         "second": {"q": (eye[1:2] * 3, eye[:, :1]), "v": (eye[2:3], eye[:, :1])},
     }
-    contributors = [Contributor(name, None, lambda pairs=pairs: pairs) for name, pairs in adapters.items()]
+    contributors = [Contributor(name, None, functools.partial(dict, pairs)) for name, pairs in adapters.items()]
     settings = RouterSettings(method="arrow", top_k=1)
     gate = Arrow().load(Arrow().solve(contributors, None, settings), ["first", "second"], settings)
     assert gate.route("q", eye[:2] * 5).dense.argmax(-1).tolist() == [0, 1]  # type: ignore[operator]

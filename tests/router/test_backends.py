@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def run(name: str, given: Problem) -> Tensor:
     return BACKENDS[name](given.x, given.y, given.route(), A=given.A, B=given.B, scale=given.scale)
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "even": {"tokens": 48, "experts": 4, "rank": 8, "width": 32, "out": 64, "k": 2, "used": 4},
     "odd": {"tokens": 37, "experts": 5, "rank": 3, "width": 33, "out": 19, "k": 2, "used": 5},
     "one token": {"tokens": 1, "experts": 6, "rank": 8, "width": 16, "out": 16, "k": 2, "used": 6},

@@ -56,10 +56,10 @@ def test_evidence_is_the_smoothed_log_probability(null: Statistics | None) -> No
     for position in range(len(ids)):
         expected = []
         for one in columns:
-            value = log_probability(one.unigrams, null and null.unigrams, 20.0, ids[position])
+            value = log_probability(one.unigrams, None if null is None else null.unigrams, 20.0, ids[position])
             if position:
                 bucket = int(pair_bucket(torch.tensor(ids[position - 1]), torch.tensor(ids[position]), 1 << BITS))
-                value += 0.25 * log_probability(one.pairs, null and null.pairs, 50.0, bucket)
+                value += 0.25 * log_probability(one.pairs, None if null is None else null.pairs, 50.0, bucket)
             expected.append(0.5 * value)
         expected_tensor = torch.tensor(expected)
         torch.testing.assert_close(
