@@ -8,9 +8,10 @@ Shapes: V vocabulary, P = 2^pair_bits buckets, D dimensions of the features.
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,10 @@ STATISTICS_FILE = card.STATISTICS_FILE
 FORMAT = 1
 _METADATA = "moehub"
 _MULTIPLIER = 1000003
+_TOGETHER = 1 << 20
+_MOST_TOKENS = 1 << 24
+_MOST_PAIR_BITS = 28
+"""More would be a damaged file, or one that wants to fill a memory."""
 
 
 @dataclass(frozen=True)
@@ -123,27 +128,19 @@ class Statistics:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})[_METADATA])
+                facts = json.loads((file.metadata() or {})[_METADATA])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if metadata.get("format") != FORMAT:
-                raise ExpertError(f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}: update moehub")
-            vocabulary, pair_bits = int(metadata["vocabulary"]), int(metadata["pair_bits"])
-            features = None
-            if "features.recipe" in metadata:
-                features = FeatureSums(
-                    metadata["features.recipe"],
-                    int(metadata["features.count"]),
-                    tensors["features.sum"],
-                    tensors["features.gram"],
-                )
+            if facts["format"] != FORMAT:
+                raise ExpertError(f"{path} has format {facts['format']!r}, expected {FORMAT!r}: update moehub")
+            vocabulary, pair_bits = _sizes(facts)
             return cls(
-                metadata["tokenizer"],
+                facts["tokenizer"],
                 _dense(tensors, "unigrams", vocabulary),
                 _dense(tensors, "pairs", 1 << pair_bits),
-                int(metadata["suppressed_below"]),
-                features,
+                facts["suppressed_below"],
+                _features(tensors, facts),
             )
-        except (OSError, SafetensorError, KeyError, ValueError, IndexError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise ExpertError(
                 f"{path} holds no router statistics ({error}): pull the expert again, or train it again"
             ) from error
@@ -165,16 +162,62 @@ def count(documents: Iterable[Tensor], *, tokenizer: str, vocabulary: int, pair_
     """
     buckets = 1 << pair_bits
     unigrams, pairs = torch.zeros(vocabulary, dtype=torch.int64), torch.zeros(buckets, dtype=torch.int64)
-    for ids in documents:
-        if len(ids) and int(ids.max()) >= vocabulary:
+    for ids, begins in _together(documents):
+        if int(ids.max()) >= vocabulary:
             raise ExpertError(f"token id {int(ids.max())} is outside the tokenizer's {vocabulary} ids")
         unigrams += torch.bincount(ids, minlength=vocabulary)
-        pairs += torch.bincount(pair_bucket(ids[:-1], ids[1:], buckets), minlength=buckets)
+        inside = ~begins[1:]
+        pairs += torch.bincount(pair_bucket(ids[:-1][inside], ids[1:][inside], buckets), minlength=buckets)
     return Statistics(tokenizer, unigrams, pairs)
+
+
+def _together(documents: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the ids of many documents in one tensor, and where each begins: small ones alone cost V each."""
+    held: list[Tensor] = []
+    size = 0
+    for ids in documents:
+        if len(ids):
+            held.append(ids)
+            size += len(ids)
+        if size >= _TOGETHER:
+            yield _joined(held)
+            held, size = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _joined(documents: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([0, *map(len, documents[:-1])])
+    begins = torch.zeros(sum(map(len, documents)), dtype=torch.bool)
+    begins[lengths.cumsum(0)] = True
+    return torch.cat(documents), begins
+
+
+def _sizes(facts: Mapping[str, Any]) -> tuple[int, int]:
+    numbers = [facts[name] for name in ("vocabulary", "pair_bits", "suppressed_below")]
+    if not isinstance(facts["tokenizer"], str) or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"its metadata are {facts!r:.200}")
+    vocabulary, pair_bits, _ = numbers
+    if not 0 < vocabulary <= _MOST_TOKENS or pair_bits > _MOST_PAIR_BITS:
+        raise ValueError(f"{vocabulary} tokens and 2^{pair_bits} buckets are out of range")
+    return vocabulary, pair_bits
 
 
 def _dense(tensors: dict[str, Tensor], name: str, size: int) -> Tensor:
     index, counts = tensors[f"{name}.index"].long(), tensors[f"{name}.count"]
-    if counts.dtype != torch.int64 or index.shape != counts.shape or bool((counts < 0).any()):
+    if counts.dtype != torch.int64 or index.ndim != 1 or index.shape != counts.shape or bool((counts < 0).any()):
         raise ValueError(f"{name} are not non-negative int64 counts")
+    if bool((index[1:] <= index[:-1]).any()) or bool((index < 0).any()):
+        raise ValueError(f"the indices of {name} are not in order")
     return torch.zeros(size, dtype=torch.int64).index_put((index,), counts)
+
+
+def _features(tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> FeatureSums | None:
+    if "features.recipe" not in facts:
+        return None
+    recipe, count = facts["features.recipe"], facts["features.count"]
+    total, gram = tensors["features.sum"], tensors["features.gram"]
+    square = total.ndim == 1 and gram.shape == (len(total), len(total))
+    if not square or {total.dtype, gram.dtype} != {torch.int64} or type(count) is not int or count < 0:
+        raise ValueError("the feature sums are not int64 sums of one count, a vector and a square")
+    return FeatureSums(str(recipe), count, total, gram)

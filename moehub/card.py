@@ -130,7 +130,7 @@ def read_card(folder: Path) -> Card:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ExpertError(f"{path} is damaged ({error}): pull the expert again") from error
     return parse_card(values, source=str(path))
 
@@ -166,6 +166,11 @@ def folder_faults(folder: Path, card: Card) -> list[str]:
         f"the card does not pin {required}: train the expert again"
         for required in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
         if required not in card.files
+    ]
+    faults += [
+        f"the card does not pin {name}, so it may be anything: remove it, or pull the expert again"
+        for name in sorted(EXPERT_FILES - {CARD_FILE, README} - card.files.keys())
+        if (folder / name).exists()
     ]
     return faults + [fault for name, digest in sorted(card.files.items()) if (fault := _unpinned(folder, name, digest))]
 

@@ -31,6 +31,8 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, source: str) -> T:
     Raises:
         ConfigError: unknown keys or wrong types, all listed; `source` says where they stood.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source} holds {values!r:.40}, expected `key: value`")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     faults = [
@@ -88,7 +90,7 @@ def _parse(assignment: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {assignment!r}: the value is no YAML scalar or list: {error}") from error
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: Any, hint: Any) -> bool:  # noqa: PLR0911 (one for each kind of annotation)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, argument) for argument in arguments)
@@ -114,8 +116,8 @@ def _coerce(value: Any, hint: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         matching = next(argument for argument in arguments if _fits(value, argument))
         return _coerce(value, matching)
-    if origin is tuple:
-        return tuple(_coerce(item, arguments[0]) for item in value)
+    if origin in (tuple, list):
+        return origin(_coerce(item, arguments[0]) for item in value)
     if hint is float:
         return float(value)
     return Path(value) if hint is Path else value

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -66,9 +67,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes `path`'s place in one step.
 
     What stood at `path` before is exchanged atomically where the system can do it and removed
-    afterwards. On an error `path` stays exactly as it was.
+    afterwards. On an error `path` stays exactly as it was. A link to a folder stays a link.
+
+    Raises:
+        NotADirectoryError: a file stands at `path`.
     """
-    path = path.absolute()
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     building.chmod(0o755)

@@ -11,7 +11,7 @@ def _texts(count: int) -> list[Example]:
 
 def test_digest_is_of_what_an_example_says_and_not_of_where_it_came_from() -> None:
     """Copies from two files have one digest; other words, roles, kinds or prompts have others."""
-    examples = [
+    examples: list[Example] = [
         Text("a"),
         Text("a", ends=False),
         Completion("a", "b"),

@@ -108,7 +108,7 @@ def test_seen_is_what_the_model_reads_at_inference(tokenizer: Any) -> None:
 
 def test_encode_keeps_order_and_origin(tokenizer: Any) -> None:
     """Each example's tokens stand where the example stood."""
-    examples = [Text("a", origin="x"), QUESTION, Completion("b", "c", origin="y")]
+    examples: list[Example] = [Text("a", origin="x"), QUESTION, Completion("b", "c", origin="y")]
     assert [tokens.origin for tokens in encode(tokenizer, examples)] == ["x", "a.jsonl, line 1", "y"]
     assert encode(tokenizer, []) == []
 

@@ -2,6 +2,7 @@ import errno
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,11 +145,12 @@ def test_learned_tokens_are_those_of_answers(base: Base, tmp_path: Path) -> None
 def test_dividing_a_step_gives_the_same_expert(base: Base, tmp_path: Path) -> None:
     """Accumulation weighs tokens, not parts, so memory is all that it changes; so does gradient checkpointing."""
     folders = {}
-    for name, changes in {
+    ways: dict[str, dict[str, Any]] = {
         "whole": {},
         "divided": {"accumulation": 4},
         "recomputed": {"gradient_checkpointing": True},
-    }.items():
+    }
+    for name, changes in ways.items():
         config = settings(batch_size=4, max_steps=3, targets="q_proj,down_proj", **changes)
         folders[name] = train(base, "sums", COMPLETIONS + TEXTS, tmp_path / name, config).folder
     whole = adapter(folders.pop("whole"))

@@ -27,7 +27,7 @@ def data(tmp_path: Path) -> Path:
     return file
 
 
-def _run(base: Path | str, *options: str | Path, settings: list[str] | None = None, stdin: str | None = None) -> Result:
+def _run(base: Path | str, *options: object, settings: list[str] | None = None, stdin: str | None = None) -> Result:
     assignments = [part for setting in (SMALL if settings is None else settings) for part in ("--set", setting)]
     arguments = ["train-expert", "--base", str(base), "--domain", "law", *map(str, options), *assignments]
     return CliRunner().invoke(main, arguments, input=stdin)
@@ -161,7 +161,7 @@ def test_existing_expert_is_replaced_only_if_asked(base_folder: Path, data: Path
 
 def test_killed_training_goes_on(base_folder: Path, data: Path, tmp_path: Path) -> None:
     """Killed without warning, it leaves no expert; --resume makes the one that an unkilled training makes."""
-    settings = [*SMALL[:-1], "max_steps=150", "save_every=5"]
+    settings = [*SMALL[:-1], "max_steps=80", "save_every=10"]
     command = [sys.executable, "-m", "moehub", "train-expert", "--base", str(base_folder), "--domain", "law"]
     command += ["--data", str(data), "--output", str(tmp_path / "law")]
     command += [part for setting in settings for part in ("--set", setting)]
@@ -175,7 +175,7 @@ def test_killed_training_goes_on(base_folder: Path, data: Path, tmp_path: Path) 
     process.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["law.jsonl", "law.training"]
     resumed = _run(base_folder, "--data", data, "--output", tmp_path / "law", "--resume", settings=settings)
-    assert (resumed.exit_code, "resumed" in resumed.stderr or "150/150" in resumed.stderr) == (0, True)
+    assert (resumed.exit_code, "resumed" in resumed.stderr or "80/80" in resumed.stderr) == (0, True)
     _run(base_folder, "--data", data, "--output", tmp_path / "unkilled", settings=settings)
     assert same(tmp_path / "law", tmp_path / "unkilled")
     assert not (tmp_path / "law.training").exists()
