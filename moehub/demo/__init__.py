@@ -1,0 +1,1 @@
+"""The whole road on text that every machine with moehub already holds: no download, no GPU."""

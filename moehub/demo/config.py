@@ -1,0 +1,32 @@
+"""The demo's settings."""
+
+from dataclasses import dataclass, field
+
+from moehub.demo.base import BaseConfig
+from moehub.demo.corpora import Sizes
+from moehub.experts.settings import TrainConfig
+from moehub.router.settings import RouterSettings
+
+
+def _expert() -> TrainConfig:
+    return TrainConfig(
+        rank=16, alpha=32, learning_rate=3e-3, max_steps=100, batch_size=8, holdout=0.02, save_every=1_000_000
+    )
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """How much is read, trained and shown; chosen on the texts for tuning, and shrunk by tests."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    """Of the small base, where none is given; its seed is `seed`."""
+    base_share: int = 80_000
+    """Characters of each contributor's training text that the small base is trained on too."""
+    expert: TrainConfig = field(default_factory=_expert)
+    """Of each expert; its seed is `seed`."""
+    given_base_rate: float = 3e-4
+    """Learning rate of experts on a base that was given: larger models learn with smaller steps."""
+    router: RouterSettings = field(default_factory=RouterSettings)
+    seed: int = 0
+    """Draws the exercises and the turns, and starts every training."""
