@@ -45,8 +45,10 @@ def prepare(tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *,
         raise ConfigError(f"context_length = {context}, but the base takes at most {longest} tokens: set it to that")
     training, held = split(examples, config.holdout)
     held = sorted(held, key=digest)
-    documents, long = fit(encode(tokenizer, training), context, too_long=config.too_long, longest=longest)
-    measured, long_held = fit(encode(tokenizer, held), context, too_long=config.too_long, longest=longest)
+    every = encode(tokenizer, [*training, *held])
+    _, long = fit(every, context, too_long=config.too_long, longest=longest)
+    documents, _ = fit(every[: len(training)], context, too_long=config.too_long, longest=longest)
+    measured, _ = fit(every[len(training) :], context, too_long=config.too_long, longest=longest)
     if not any(len(one.ids) > 1 and bool(one.learned[1:].any()) for one in documents):
         raise DataError(
             f"there is nothing to learn in {len(examples)} example(s): {len(long)} of them are longer than the "
@@ -54,7 +56,7 @@ def prepare(tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *,
             "give more text, or set a larger context_length"
         )
     kind = "pretrain" if all(isinstance(example, Text) for example in examples) else "sft"
-    return Material(documents, _at_most(measured, config.holdout_tokens), long + long_held, context, kind)
+    return Material(documents, _at_most(measured, config.holdout_tokens), long, context, kind)
 
 
 def _at_most(documents: Sequence[Tokens], limit: int) -> list[Tokens]:

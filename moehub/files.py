@@ -81,6 +81,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     try:
         yield building
         for name in files_below(building):
+            (building / name).chmod(0o644)  # safetensors writes files that only their owner can read
             _flush(building / name)
         _flush(building)
         if path.exists():

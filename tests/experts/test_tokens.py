@@ -136,15 +136,16 @@ def test_fit_keeps_what_fits_and_every_document() -> None:
 
 
 @pytest.mark.parametrize(
-    ("longest", "cure"), [(64, "set context_length=20 or too_long=skip or"), (8, ": too_long=skip or too_long=cut")]
+    ("longest", "cure"),
+    [(20, "20): set context_length=20 or too_long=skip or"), (19, "20): too_long=skip or too_long=cut")],
 )
 def test_fit_refuses_an_answer_beyond_the_context(longest: int, cure: str) -> None:
     """The sentence says which, how long, how many, and only cures that the base allows."""
     with pytest.raises(DataError) as caught:
         fit([_tokens(4), _tokens(9), _tokens(20)], 8, too_long="error", longest=longest)
     message = str(caught.value)
-    assert "of 9 is 9 tokens long, the context is 8 (2 of 3 examples are too long)" in message
-    assert (cure in message, "context_length=" in message) == (True, longest > 8)
+    assert "of 9 is 9 tokens long, the context is 8 (2 of 3 examples are too long, the longest has 20)" in message
+    assert (cure in message, "context_length=" in message) == (True, longest == 20)
 
 
 def test_fit_can_skip() -> None:

@@ -179,3 +179,18 @@ def test_killed_training_goes_on(base_folder: Path, data: Path, tmp_path: Path) 
     _run(base_folder, "--data", data, "--output", tmp_path / "unkilled", settings=settings)
     assert same(tmp_path / "law", tmp_path / "unkilled")
     assert not (tmp_path / "law.training").exists()
+
+
+def test_two_processes_train_one_expert(base_folder: Path, data: Path, tmp_path: Path) -> None:
+    """Under a launcher each step takes rows from both, the first writes, and only the first speaks."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "moehub", "train-expert", "--base", str(base_folder), "--domain", "law", "--json"]
+    command += ["--data", str(data), "--output", str(tmp_path / "law")]
+    command += [part for setting in [*SMALL[:-1], "epochs=1"] for part in ("--set", setting)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    alone = json.loads(_run(base_folder, "--data", data, "--output", tmp_path / "x", "--dry-run", "--json").stdout)
+    stage = json.loads(result.stdout)["card"]["stages"][0]
+    assert stage["steps"] == -(-alone["rows"] // 4)
+    assert result.stderr.count("training law: 0/") == 1
+    assert open_expert(tmp_path / "law").card.name == "law"

@@ -86,6 +86,14 @@ def test_new_folder_replaces_the_old_one(tmp_path: Path, atomic: bool, monkeypat
     assert (_names(tmp_path / "new"), _names(tmp_path)) == (["file"], ["new"])
 
 
+def test_new_folder_can_be_read_by_others(tmp_path: Path) -> None:
+    """Whatever the libraries that wrote the files thought of it."""
+    with files.new_folder(tmp_path / "new") as building:
+        (building / "file").touch(mode=0o600)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == 0o644
+
+
 def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
     """An error in the middle, an interruption included, changes nothing."""
     (tmp_path / "new").mkdir()
