@@ -158,6 +158,15 @@ def test_sums_are_those_of_the_quantised_features_document_by_document() -> None
     assert torch.equal(found.gram, gram)
 
 
+def test_sums_stay_exact_beyond_what_float32_can_hold() -> None:
+    """Saturated features of a long document: 127² · 4099 is odd and above 2^24."""
+    recipe = Recipe(4, scale=1e6)
+    found = features.sums([torch.zeros(4099, dtype=torch.int64)], torch.tensor([[1.0, 2.0, -3.0, 4.0]]), recipe)
+    signs = torch.tensor([1, 1, -1, 1])
+    assert torch.equal(found.gram, 127 * 127 * 4099 * torch.outer(signs, signs))
+    assert torch.equal(found.sum, 127 * 4099 * signs)
+
+
 def test_sums_do_not_depend_on_the_order_of_documents() -> None:
     """Integers add up the same in any order."""
     embedding = torch.randn(30, 12, generator=torch.Generator().manual_seed(0))
