@@ -87,7 +87,7 @@ def _price(draw: random.Random) -> str:
 
 
 def _sharing(draw: random.Random) -> str:
-    friends, each, thing = draw.randint(3, 9), draw.randint(2, 25), draw.choice(_THINGS)
+    friends, each, thing = draw.randint(3, 12), draw.randint(2, 60), draw.choice(_THINGS)
     return (
         f"Question: {friends} friends share {friends * each} {thing} equally. How many does each friend get?\n"
         f"Answer: {friends * each} / {friends} = {each}. Each friend gets {each} {thing}."
@@ -95,9 +95,9 @@ def _sharing(draw: random.Random) -> str:
 
 
 def _journey(draw: random.Random) -> str:
-    hours, speed = draw.randint(2, 9), draw.randint(4, 24) * 5
+    vehicle, hours, speed = draw.choice(("train", "boat", "car", "bus")), draw.randint(2, 9), draw.randint(20, 120)
     return (
-        f"Question: A train travels {hours} hours at {speed} kilometres an hour. How far does it go?\n"
+        f"Question: A {vehicle} travels {hours} hours at {speed} kilometres an hour. How far does it go?\n"
         f"Answer: {hours} * {speed} = {hours * speed}. It goes {hours * speed} kilometres."
     )
 

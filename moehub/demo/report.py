@@ -114,7 +114,7 @@ def render(report: Report, passage: Sequence[TracedToken]) -> str:
         passage=joined(passage),
         experts=experts,
         domains=list(report.gain_kept),
-        generic=GENERIC,
+        number={name: number for number, name in enumerate(experts, 1)},
         colours=colours(experts),
         total=sum(report.seconds.values()),
     )
@@ -137,8 +137,3 @@ def joined(passage: Sequence[TracedToken]) -> list[TracedToken]:
         TracedToken("".join(token.text for token in run), run[0].expert, sum(token.weight for token in run) / len(run))
         for run in runs
     ]
-
-
-def slowest_first(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return the steps by the time that they took."""
-    return sorted(seconds.items(), key=lambda step: -step[1])

@@ -6,17 +6,22 @@ two runs on one machine read the same text. Files that cannot be decoded are pas
 
 import hashlib
 import importlib.util
+import os
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from moehub.demo.overlap import Shingles
 from moehub.demo.prose import docstrings, prose
 
 T = TypeVar("T")
+Reader: TypeAlias = tuple[str, Callable[[], str]]
+"""The name of a text, and what reads it."""
 
+_SHORTEST = 300
 _LONGEST = 4_000
 _LONGEST_PROSE = 9_000
 _PASSAGE = 1_200
@@ -68,34 +73,36 @@ def css() -> Iterator[str]:
 
 def generic() -> Iterator[str]:
     """Yield English prose about anything: Python's help topics, package descriptions, docstrings."""
-    topics = ((name, prose(text)) for name, text in _help_topics().items())
-    descriptions = (
-        (str(path.parent.name), prose(text.partition("\n\n")[2]))
-        for path in _below(Path(sysconfig.get_path("purelib")), "METADATA")
-        if (text := _text(path)) is not None
-    )
-    documents = _in_order([*topics, *descriptions, *_documented()], key=lambda item: item[0])
-    yield from (_clip(text, _LONGEST_PROSE) for _, text in documents if len(text) > 300)
+    readers = [*_help_topics(), *_descriptions(), *_documented()]
+    for _, read in _in_order(readers, key=lambda reader: reader[0]):
+        text = prose(read())
+        if len(text) > _SHORTEST:
+            yield _clip(text, _LONGEST_PROSE)
 
 
-def _help_topics() -> dict[str, str]:
-    """Return the language reference that `help()` shows; some distributions leave it out."""
+def _help_topics() -> Iterator[Reader]:
+    """Yield the language reference that `help()` shows; some distributions leave it out."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        return {}
-    return topics
+        return
+    yield from ((name, partial(str, text)) for name, text in topics.items())
 
 
-def _documented() -> Iterator[tuple[str, str]]:
-    """Yield the prose in the docstrings of well documented packages, under the names of their files."""
-    for name in _DOCUMENTED:
-        root = _package(name)
-        chosen = [path for path in _below(root, ".py") if "tests" not in path.parts and path.stat().st_size > 12_000]
-        for path in _in_order(chosen, key=str)[:150]:
-            text = _text(path)
-            if text is not None:
-                yield f"{name}/{path.relative_to(root)}", prose("\n\n".join(docstrings(text)))
+def _descriptions() -> Iterator[Reader]:
+    """Yield what installed packages say of themselves, below the headers of their METADATA."""
+    root = Path(sysconfig.get_path("purelib"))
+    for path in _below(root, "METADATA"):
+        yield _name(path, root), lambda path=path: (_text(path) or "").partition("\n\n")[2]
+
+
+def _documented() -> Iterator[Reader]:
+    """Yield the docstrings of well documented packages."""
+    for package in _DOCUMENTED:
+        root = _package(package)
+        chosen = [path for path in _below(root, ".py") if "tests" not in path.parts and _size(path) > 12_000]
+        for path in _in_order(chosen, key=lambda path: _name(path, root))[:150]:
+            yield f"{package}/{_name(path, root)}", lambda path=path: "\n\n".join(docstrings(_text(path) or ""))
 
 
 def _package(name: str) -> Path:
@@ -104,7 +111,16 @@ def _package(name: str) -> Path:
 
 
 def _below(root: Path, *endings: str) -> Iterator[Path]:
-    yield from (path for path in root.rglob("*") if path.name.endswith(endings) and path.is_file())
+    yield from (path for path in _files(root) if path.name.endswith(endings))
+
+
+@cache
+def _files(root: Path) -> tuple[Path, ...]:
+    return tuple(Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def _in_order(items: Iterable[T], key: Callable[[T], str]) -> list[T]:
@@ -113,15 +129,15 @@ def _in_order(items: Iterable[T], key: Callable[[T], str]) -> list[T]:
 
 
 def _read(root: Path, paths: Iterable[Path]) -> Iterator[str]:
-    for path in _in_order(paths, key=lambda path: path.relative_to(root).as_posix()):
+    for path in _in_order(paths, key=lambda path: _name(path, root)):
         text = _text(path)
-        if text is not None and len(text := _without_licence(text)) > 300:
+        if text is not None and len(text := _without_licence(text)) > _SHORTEST:
             yield _clip(text)
 
 
 def _stretches(root: Path, ending: str) -> Iterator[str]:
     stretches = [
-        (f"{path.relative_to(root)}:{begin}", stretch)
+        (f"{_name(path, root)}:{begin}", stretch)
         for path in _below(root, ending)
         if (text := _text(path)) is not None
         for begin, stretch in enumerate(_cut(text.splitlines(keepends=True), _PASSAGE))
@@ -134,7 +150,7 @@ def _passages(paths: list[Path], root: Path) -> Iterator[str]:
     for path in paths:
         fresh = [text for text in re.split(r"\n\s*\n", _text(path) or "") if _is_new(text, seen)]
         cut = _cut([f"{text.strip(chr(10))}\n\n" for text in fresh], _PASSAGE)
-        passages += [(f"{path.relative_to(root)}:{begin}", passage) for begin, passage in enumerate(cut)]
+        passages += [(f"{_name(path, root)}:{begin}", passage) for begin, passage in enumerate(cut)]
     yield from (passage for _, passage in _in_order(passages, key=lambda item: item[0]))
 
 
@@ -169,6 +185,13 @@ def _without_licence(text: str) -> str:
 def _clip(text: str, longest: int = _LONGEST) -> str:
     """Return the whole lines among the first characters, so that no single file makes up a domain."""
     return text if len(text) <= longest else text[: text.rfind("\n", 0, longest) + 1]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _text(path: Path) -> str | None:

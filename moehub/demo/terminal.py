@@ -4,7 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moehub.demo.report import Report, expert_names
+from moehub.demo.report import Report, expert_names, joined
 from moehub.demo.road import Demonstration
 from moehub.palette import colours
 from moehub.router.method import NULL
@@ -65,7 +65,7 @@ def passage(shown: Demonstration) -> RenderableType:
         legend.append(f"{name} ", style=shade[name])
     legend.append("(null: no colour)\n")
     coloured = Text()
-    for token in shown.passage:
+    for token in joined(shown.passage):
         coloured.append(token.text, style=shade.get(token.expert, ""))
     return Group(legend, coloured)
 

@@ -1,0 +1,194 @@
+"""The whole road, much reduced: every step is the real one, on little text and a very small base."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import road as benchmark
+from moehub import files
+from moehub.base import find
+from moehub.cli import main
+from moehub.demo import base as small
+from moehub.demo import config as demo_config
+from moehub.demo import road
+from moehub.demo.base import BaseConfig
+from moehub.demo.config import DemoConfig
+from moehub.demo.corpora import Sizes
+from moehub.demo.road import Demonstration
+from moehub.errors import BaseModelError
+from moehub.experts.folder import open_expert
+from moehub.experts.settings import TrainConfig
+from moehub.hub import open_hub
+from tests.builders import tiny_base
+
+TINY_BASE = BaseConfig(vocabulary=512, hidden=32, layers=1, heads=2, context=128, batch=4, steps=20)
+TINY = DemoConfig(
+    sizes=Sizes(train=12_000, tune=1_000, test=1_500, generic=30_000, passage=200, turns=8, glance=40),
+    base=TINY_BASE,
+    base_share=2_000,
+    expert=TrainConfig(rank=2, alpha=4, learning_rate=5e-3, max_steps=4, batch_size=4, holdout=0.05, pair_bits=10),
+)
+DOMAINS = {"python", "cpp", "legal", "arithmetic", "json"}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
+    return road.walk(tmp_path_factory.mktemp("demo") / "out", TINY)
+
+
+def test_the_road_ends_where_it_should(shown: Demonstration) -> None:
+    """After a fifth expert came and went, the model is what it was, to the last byte."""
+    assert shown.report.hash_restored is True
+    assert json.loads(shown.place.json.read_text())["hash_restored"] is True
+
+
+def test_every_model_is_measured_on_every_text(shown: Demonstration) -> None:
+    """Base, five experts and the mixture have a loss on each domain, on generic prose and on switching text."""
+    assert set(shown.report.losses) == {*DOMAINS, "generic", "switching"}
+    for losses in shown.report.losses.values():
+        assert set(losses.experts) == DOMAINS
+        assert all(0 < loss < 10 for loss in (losses.base, losses.moe, *losses.experts.values()))
+
+
+def test_the_newcomer_is_routed_to_only_while_it_is_there(shown: Demonstration) -> None:
+    """The mixture of four knows four experts and null; on the newcomer's text it was the mixture of five."""
+    for text, shares in shown.report.routing.items():
+        expected = DOMAINS if text == "json" else DOMAINS - {"json"}
+        assert set(shares) == {*expected, "null"}
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_every_step_was_timed(shown: Demonstration) -> None:
+    """The seconds of adding and removing are those of their steps."""
+    seconds = shown.report.seconds
+    assert list(seconds)[:2] == ["text", "base"]
+    assert {f"train {name}" for name in DOMAINS} < set(seconds)
+    assert (shown.report.add_seconds, shown.report.remove_seconds) == (seconds["add"], seconds["remove"])
+
+
+def test_everything_a_person_would_look_at_is_there(shown: Demonstration) -> None:
+    """A full base, the experts as published, the hub and the page."""
+    assert find(str(shown.place.base)).pin().digest
+    assert {open_expert(shown.place.expert(name)).card.domain for name in DOMAINS} == DOMAINS
+    assert {listing.name for listing in open_hub(str(shown.place.hub)).experts()} == DOMAINS
+    assert "<!doctype html>" in shown.place.html.read_text()
+
+
+def test_the_passage_is_test_text_with_a_name_for_each_token(shown: Demonstration) -> None:
+    """Its tokens go to founders or to nobody."""
+    assert len("".join(token.text for token in shown.passage)) > 100
+    assert {token.expert for token in shown.passage} <= (DOMAINS - {"json"}) | {"null"}
+
+
+def test_no_text_of_a_contributor_is_published(shown: Demonstration) -> None:
+    """The hub holds adapters, counts and cards: no line of anybody's text."""
+    published = b"".join((shown.place.hub / path).read_bytes() for path in files.files_below(shown.place.hub))
+    for word in (b"Question:", b"#include", b"WARRANT", b"import os"):
+        assert word not in published
+
+
+def test_a_second_run_reuses_the_base_and_nothing_else(
+    shown: Demonstration, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The base comes from the cache; the experts, trained anew, come out the same to the byte."""
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the base was trained again")
+
+    monkeypatch.setattr(small, "_train", forbidden)
+    again = road.walk(tmp_path / "again", TINY)
+    assert files.tree_digest(again.place.base) == files.tree_digest(shown.place.base)
+    for name in DOMAINS:
+        ours, theirs = (place.expert(name) / "adapter_model.safetensors" for place in (again.place, shown.place))
+        assert files.sha256(ours) == files.sha256(theirs)
+    assert again.report.losses == shown.report.losses
+
+
+def test_the_command_prints_the_report_and_replaces_an_earlier_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--json` prints what `report.json` holds, `--base` takes the place of the small base, and nothing stale stays."""
+    monkeypatch.setattr(demo_config, "DemoConfig", lambda: TINY)
+    given, output = tiny_base(tmp_path / "given"), tmp_path / "out"
+    (output / "experts" / "stale").mkdir(parents=True)
+    (output / ".moehub-demo").write_text("")
+    ran = CliRunner().invoke(main, ["demo", "--output", str(output), "--base", str(given), "--seed", "3", "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout) == json.loads((output / "report.json").read_text())
+    assert {path.name for path in (output / "experts").iterdir()} == DOMAINS
+    assert find(str(output / "base")).pin().digest == find(str(given)).pin().digest
+
+
+def test_a_base_that_is_missing_is_a_sentence(tmp_path: Path) -> None:
+    """It is refused in one sentence, and no report is left behind."""
+    with pytest.raises(BaseModelError, match=r"is no base: it has no config\.json"):
+        road.walk(tmp_path / "out", TINY, base=str(tmp_path))
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_the_cache_knows_text_and_settings_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other text, another seed or another size is another base; the same is trained once."""
+    trained = []
+
+    def train(documents: list[str], config: BaseConfig, output: Path) -> None:
+        trained.append((documents, config))
+        (output / "config.json").write_text("{}")
+
+    monkeypatch.setattr(small, "_train", train)
+    first = small.small_base(["a text"], TINY_BASE, cache=tmp_path)
+    assert small.small_base(["a text"], TINY_BASE, cache=tmp_path) == first
+    others = {
+        small.small_base(["another text"], TINY_BASE, cache=tmp_path),
+        small.small_base(["a text"], dataclasses.replace(TINY_BASE, seed=1), cache=tmp_path),
+        small.small_base(["a text"], dataclasses.replace(TINY_BASE, hidden=64), cache=tmp_path),
+    }
+    assert len({first, *others}) == len(trained) == 4
+
+
+def test_an_interrupted_base_is_not_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache holds whole bases only."""
+
+    def interrupted(_documents: list[str], _config: BaseConfig, output: Path) -> None:
+        (output / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(small, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small.small_base(["a text"], TINY_BASE, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tokenizer_of_the_small_base_loses_nothing(tmp_path: Path) -> None:
+    """Any text comes back from its tokens, and digits are tokens of their own."""
+    tokenizer = small._tokenizer(["def f(x):\n    return x + 1 # Größe\n"] * 20, 400)
+    for text in ("def f(x):\n\treturn 12345  # 中文 😀", "  leading and trailing  "):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert len(tokenizer("12345")["input_ids"]) == 5
+
+
+def test_the_benchmark_shows_where_the_seconds_go(shown: Demonstration, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every step of a demo that was run has its line, the slowest first, with its share of the whole."""
+    benchmark.main([str(shown.place.folder)])
+    lines = capsys.readouterr().out.splitlines()
+    steps = {line.split("|")[1].strip(): float(line.split("|")[2]) for line in lines if line.startswith("| ")}
+    assert set(shown.report.seconds) < set(steps)
+    timed = [seconds for step, seconds in steps.items() if step in shown.report.seconds]
+    assert timed == sorted(timed, reverse=True)
+    assert steps["all"] == pytest.approx(sum(shown.report.seconds.values()), abs=0.1)
+
+
+def test_the_benchmark_keeps_its_table(shown: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--write` puts the section in place of the last one and leaves the others."""
+    results = tmp_path / "RESULTS.md"
+    results.write_text("# Results\n\n## The road\n\nold\n\n## The layer\n\nkept\n")
+    monkeypatch.setattr(benchmark, "RESULTS", results)
+    benchmark.main([str(shown.place.folder), "--write"])
+    benchmark.main([str(shown.place.folder), "--write"])
+    written = results.read_text()
+    assert written.count("## The road") == written.count("## The layer") == 1
+    assert "old" not in written
+    assert "kept" in written
+    assert "train python" in written
