@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The expert's folder.")
 @click.option("--name", help="The expert's name. [default: the domain]")
 @click.option("--config", "settings", type=click.Path(path_type=Path), help="Settings: a YAML file of `key: value`.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="One setting, as rank=8. Repeat it.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, as rank=8; an unknown KEY lists all. Repeat it.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted training.")
 @click.option("--overwrite", is_flag=True, help="Replace the expert in the folder, once the new one is finished.")
 @click.option("--dry-run", is_flag=True, help="Read and count everything, train nothing.")
