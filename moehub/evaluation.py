@@ -22,6 +22,8 @@ from moehub.router.method import NULL
 
 LONGEST = 1024
 """Tokens of a window where the model's context is longer."""
+UNFINISHED = "\ufffd"
+"""What tokenizers show for bytes that are no whole character."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,19 @@ def traced(opened: Opened, ids: Any) -> list[TracedToken]:
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds; a character of several tokens belongs to the last of them."""
-    found, begin, said = [], 0, ""
+    """Return the text that each token adds: together they are the whole, whatever the tokenizer.
+
+    A character of several tokens belongs to the last of them; one that is cut off by the end, to the last token.
+    """
+    found, begin, read, said = [], 0, 0, ""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[begin:end], skip_special_tokens=False)
-        if text.endswith("\ufffd"):
+        if text.endswith(UNFINISHED) and end < len(ids):
             found.append("")
             continue
         found.append(text[len(said) :])
-        # Decode from the last few tokens on: some tokenizers join a word to the one before it.
-        begin, said = (end - 1, tokenizer.decode(ids[end - 1 : end], skip_special_tokens=False))
+        # Decode from the character before on: some tokenizers join a word to the one before it, and others
+        # read bytes that stand beside each other together, where half a character spoils its neighbours.
+        begin, read = read, end
+        said = tokenizer.decode(ids[begin:end], skip_special_tokens=False)
     return found

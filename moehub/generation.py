@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from moehub.errors import DataError
-from moehub.evaluation import TracedToken, pieces, traced
+from moehub.evaluation import UNFINISHED, TracedToken, pieces, traced
 from moehub.experts import chat
 from moehub.experts.examples import Message
 from moehub.models import Opened
@@ -94,7 +94,7 @@ class _Streamer(BaseStreamer):
     def _show(self, *, everything: bool = False) -> None:
         tokens = traced(self.opened, torch.tensor(self.ids)) if self.trace else self._plain()
         ready = len(tokens)
-        while not everything and ready > self.shown and not tokens[ready - 1].text:
+        while not everything and ready > self.shown and tokens[ready - 1].text.endswith(UNFINISHED):
             ready -= 1
         for token in tokens[self.shown : ready]:
             self.on_token(token)
