@@ -48,10 +48,10 @@ class _Lazy(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            # Whoever read our output has seen enough, as `| head` does; click ends quietly.
+        except (BrokenPipeError, click.exceptions.Exit, click.Abort, click.ClickException):
+            # click's own; and whoever read our output has seen enough, as `| head` does.
             raise
-        except (MoehubError, OSError) as error:
+        except Exception as error:
             if ctx.find_root().params.get("debug"):
                 raise
             raise _Sentence(_sentence(error), 2 if isinstance(error, ConfigError) else 1) from error
@@ -70,8 +70,13 @@ class _Sentence(click.ClickException):
 
 
 def _sentence(error: Exception) -> str:
-    if not isinstance(error, OSError) or not error.strerror:
+    if isinstance(error, MoehubError):
         return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return (
+            f"moehub met something it did not expect ({type(error).__name__}: {error}): "
+            "please report it, with what `moehub --debug COMMAND` shows"
+        )
     where = f" ({error.filename})" if error.filename else ""
     cure = ": free some space, or choose another folder" if error.errno == errno.ENOSPC else ""
     return f"{error.strerror}{where}{cure}"

@@ -106,6 +106,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
             (1, "Error: No space left on device (law): free some space, or choose another folder\n"),
         ),
         (PermissionError(13, "Permission denied", "law"), (1, "Error: Permission denied (law)\n")),
+        (
+            RuntimeError("size mismatch"),
+            (
+                1,
+                "Error: moehub met something it did not expect (RuntimeError: size mismatch): "
+                "please report it, with what `moehub --debug COMMAND` shows\n",
+            ),
+        ),
     ],
 )
 def test_a_failure_is_one_sentence(
