@@ -110,8 +110,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
             RuntimeError("size mismatch"),
             (
                 1,
-                "Error: moehub met something it did not expect (RuntimeError: size mismatch): "
-                "please report it, with what `moehub --debug COMMAND` shows\n",
+                "Error: moehub met something it did not expect (RuntimeError: size mismatch): please report it, "
+                + "with what `moehub --debug COMMAND` shows\n",
             ),
         ),
     ],
