@@ -87,6 +87,12 @@ def test_help_is_quick_and_loads_no_heavy_library() -> None:
     assert seconds < 0.5
 
 
+UNEXPECTED = (
+    "Error: moehub met something it did not expect (RuntimeError: size mismatch): please report it, "
+    "with what `moehub --debug COMMAND` shows\n"
+)
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Make `moehub list` fail with `error`."""
 
@@ -110,8 +116,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
             RuntimeError("size mismatch"),
             (
                 1,
-                "Error: moehub met something it did not expect (RuntimeError: size mismatch): please report it, "
-                + "with what `moehub --debug COMMAND` shows\n",
+                UNEXPECTED,
             ),
         ),
     ],
