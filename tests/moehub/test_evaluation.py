@@ -134,6 +134,12 @@ def test_long_answers_are_cut_to_the_context(base: Opened) -> None:
     assert bool((row.labels[len(question) :] >= 0).all())
 
 
+def test_every_text_is_measured_by_itself(moe: Opened) -> None:
+    """Two short texts never share a row: a gate would carry what it learned of one into the other."""
+    rows = rows_of([Text(LAW), Text(CODE)], moe)
+    assert [len(row.lengths) for row in rows] == [1, 1]
+
+
 def test_a_text_of_one_token_cannot_be_measured(tmp_path: Path, base: Opened) -> None:
     """Nothing is predicted in a text without words: a sentence, not a division by zero."""
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import processors
 
 from moehub.errors import DataError
 from moehub.evaluation import TracedToken
@@ -11,7 +12,7 @@ from moehub.experts.examples import Message
 from moehub.generation import Sampling, encode_prompt, generate
 from moehub.models import Opened, open_model
 from tests.moehub.conftest import CODE, LAW, Small
-from tests.moehub.test_evaluation import EMOJI, TOKENIZERS
+from tests.moehub.test_evaluation import EMOJI, TOKENIZERS, byte_level
 
 
 class Scripted:
@@ -139,6 +140,18 @@ def test_a_question_is_the_first_turn_of_a_conversation(small: Small) -> None:
     assert base.tokenizer.decode(ids) == rendered
     assert "add?" in rendered
     assert rendered != "add?"
+
+
+def test_a_beginning_of_text_stands_before_a_prompt_once() -> None:
+    """A tokenizer that opens texts with a mark opens a plain prompt; a conversation has its own opening."""
+    tokenizer = byte_level()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|end|> $A", special_tokens=[("<|end|>", 1)]
+    )
+    opened = Opened("base", "opening", None, tokenizer)
+    assert encode_prompt(opened, LAW)[0, 0] == 1
+    assert encode_prompt(opened, LAW)[0, 1] != 1
+    assert encode_prompt(opened, LAW, as_chat=True)[0, 0] != 1
 
 
 def test_nothing_to_go_on_from_is_refused(small: Small) -> None:
