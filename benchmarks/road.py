@@ -46,13 +46,12 @@ def section(report: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     kept = ", ".join(f"{name} {value:.1f} %" for name, value in report["gain_kept"].items())
     restored = "is" if report["hash_restored"] else "is not"
+    moved = f"Added in {report['add_seconds']:.2f} s, removed in {report['remove_seconds']:.2f} s"
     return "\n\n".join(
         [
             f"`python -m benchmarks.road`. Machine: {machine}. Versions: {versions}.",
             table(report),
-            f"Gain kept: {kept}. Generic prose: {report['generic_harm']:+.2f} %. "
-            f"Added in {report['add_seconds']:.2f} s, removed in {report['remove_seconds']:.2f} s; "
-            f"the hash {restored} that of before.",
+            f"Gain kept: {kept}. Generic prose: {report['generic_harm']:+.2f} %. {moved}; the hash {restored} the old one.",
         ]
     )
 

@@ -137,7 +137,7 @@ def _train(documents: Sequence[str], config: BaseConfig, output: Path) -> None:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    model.to(torch.bfloat16 if bf16_is_quick() else torch.float32).save_pretrained(output)
+        model.to(torch.bfloat16 if bf16_is_quick() else torch.float32).save_pretrained(output)
     tokenizer.save_pretrained(output)
 
 

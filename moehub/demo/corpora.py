@@ -31,7 +31,7 @@ class Sizes:
     """One domain's turn in the document that switches domains."""
     turns: int = 40
     """Passages in all documents that switch domains."""
-    glance: int = 130
+    glance: int = 180
     """One domain's turn in the passage that is shown."""
 
 

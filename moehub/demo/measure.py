@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from moehub import evaluation
 from moehub.base import Base
 from moehub.console import progress
@@ -40,10 +42,9 @@ class Bench:
         return Bench(self.base, {name: self.rows[name] for name in names})
 
     def trace(self, moe: Path, text: str) -> list[TracedToken]:
-        """Return each token of `text`, as far as the context reaches, with the expert that it went to."""
+        """Return each token of `text` with the expert that it went to; the gate has no context to run out of."""
         opened = self.open(moe)
-        row = evaluation.rows_of([Text(text, ends=False)], opened)[0]
-        return evaluation.traced(opened, row.ids)
+        return evaluation.traced(opened, torch.tensor(opened.tokenizer(text)["input_ids"]))
 
     def open(self, folder: Path) -> Opened:
         """Return the model in `folder` on this base."""

@@ -83,7 +83,7 @@ def summarise(
         losses=losses,
         gain_kept={name: gain_kept(losses[name], name) for name in domains},
         generic_harm=generic_harm(losses[GENERIC]),
-        routing={text: dict(score.routing or {}) for text, score in scores["moe"].items()},
+        routing={text: dict(scores["moe"][text].routing or {}) for text in losses},
         add_seconds=seconds["add"],
         remove_seconds=seconds["remove"],
         hash_restored=hash_restored,
@@ -115,7 +115,7 @@ def render(report: Report, passage: Sequence[TracedToken]) -> str:
         experts=experts,
         domains=list(report.gain_kept),
         number={name: number for number, name in enumerate(experts, 1)},
-        colours=colours(experts),
+        colours=shades(report),
         total=sum(report.seconds.values()),
     )
 
@@ -123,6 +123,12 @@ def render(report: Report, passage: Sequence[TracedToken]) -> str:
 def expert_names(report: Report) -> list[str]:
     """Return every expert of the report, in the order of their names."""
     return sorted({name for losses in report.losses.values() for name in losses.experts})
+
+
+def shades(report: Report) -> dict[str, str]:
+    """Return a colour for each expert, those first that the MoE holds, so that `moehub generate` shows the same."""
+    merged = [name for name in expert_names(report) if name in report.routing[GENERIC]]
+    return colours([*merged, *(name for name in expert_names(report) if name not in merged)])
 
 
 def joined(passage: Sequence[TracedToken]) -> list[TracedToken]:

@@ -4,9 +4,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from moehub.demo.report import Report, expert_names, joined
+from moehub.demo.report import Report, expert_names, joined, shades
 from moehub.demo.road import Demonstration
-from moehub.palette import colours
 from moehub.router.method import NULL
 
 _ENOUGH = 90.0
@@ -43,7 +42,7 @@ def loss_table(report: Report) -> Table:
 def routing_table(report: Report) -> Table:
     """Return the share of each text's tokens by expert; a shaded cell is a large share."""
     names = [*expert_names(report), NULL]
-    shade = colours(names[:-1])
+    shade = shades(report)
     table = _table("Where the tokens went, %", ["text", *names])
     for text, shares in report.routing.items():
         cells = [
@@ -58,7 +57,7 @@ def routing_table(report: Report) -> Table:
 
 def passage(shown: Demonstration) -> RenderableType:
     """Return the text that switches domains, each token in the colour of its expert, and a legend."""
-    shade = colours(expert_names(shown.report))
+    shade = shades(shown.report)
     present = [name for name in shade if any(token.expert == name for token in shown.passage)]
     legend = Text("A passage that changes its author: ", style="italic")
     for name in present:

@@ -13,7 +13,7 @@ from moehub.base import find
 from moehub.cli import main
 from moehub.demo import base as small
 from moehub.demo import config as demo_config
-from moehub.demo import road
+from moehub.demo import corpora, road
 from moehub.demo.base import BaseConfig
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Sizes
@@ -26,7 +26,7 @@ from tests.builders import tiny_base
 
 TINY_BASE = BaseConfig(vocabulary=512, hidden=32, layers=1, heads=2, context=128, batch=4, steps=20)
 TINY = DemoConfig(
-    sizes=Sizes(train=12_000, tune=1_000, test=1_500, generic=30_000, passage=200, turns=8, glance=40),
+    sizes=Sizes(train=12_000, tune=1_000, test=1_500, generic=30_000, passage=200, turns=8, glance=60),
     base=TINY_BASE,
     base_share=2_000,
     expert=TrainConfig(rank=2, alpha=4, learning_rate=5e-3, max_steps=4, batch_size=4, holdout=0.05, pair_bits=10),
@@ -78,8 +78,9 @@ def test_everything_a_person_would_look_at_is_there(shown: Demonstration) -> Non
 
 
 def test_the_passage_is_test_text_with_a_name_for_each_token(shown: Demonstration) -> None:
-    """Its tokens go to founders or to nobody."""
-    assert len("".join(token.text for token in shown.passage)) > 100
+    """It is longer than the base's context, and its tokens go to founders or to nobody."""
+    assert len(shown.passage) > TINY_BASE.context
+    assert sum(len(token.text) for token in shown.passage) == len(corpora.gather(TINY.sizes).glance)
     assert {token.expert for token in shown.passage} <= (DOMAINS - {"json"}) | {"null"}
 
 
@@ -161,7 +162,7 @@ def test_an_interrupted_base_is_not_in_the_cache(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tokenizer_of_the_small_base_loses_nothing(tmp_path: Path) -> None:
+def test_the_tokenizer_of_the_small_base_loses_nothing() -> None:
     """Any text comes back from its tokens, and digits are tokens of their own."""
     tokenizer = small._tokenizer(["def f(x):\n    return x + 1 # Größe\n"] * 20, 400)
     for text in ("def f(x):\n\treturn 12345  # 中文 😀", "  leading and trailing  "):
