@@ -1,6 +1,7 @@
 """The settings of a router, as they stand in a MoE's `config.json` under `router`."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from moehub.errors import ConfigError, listed
@@ -42,7 +43,8 @@ class RouterSettings:
                 ("threshold", 0 <= self.threshold < 1, "0 or more and below 1"),
                 ("rho", 0 < self.rho < 1, "between 0 and 1"),
                 ("lda_shrinkage", 0 < self.lda_shrinkage <= 1, "above 0 and at most 1"),
-                *((name, getattr(self, name) > 0, "more than 0") for name in _POSITIVE),
+                ("pair_weight", 0 <= self.pair_weight < math.inf, "a finite number, 0 or more"),
+                *((name, 0 < getattr(self, name) < math.inf, "a finite number above 0") for name in _POSITIVE),
             )
             if not holds
         ]
