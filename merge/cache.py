@@ -7,7 +7,9 @@ else. It stands behind the base's own layers.
 Shapes: B batch, T tokens so far.
 """
 
+import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,12 @@ class GateLayer(DummyLayer):
         self.state: GateState | None = None
         self.ids = torch.zeros(batch, 0, dtype=torch.int64, device=device)
         self.mask = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GateLayer":
+        # `replay` belongs to the model: copying a cache, as one does to reuse a prefix, must not copy the model.
+        copied = GateLayer(self.replay, batch=len(self.ids), device=self.ids.device)
+        copied.ids, copied.mask, copied.state = (copy.deepcopy(one, memo) for one in (self.ids, self.mask, self.state))
+        return copied
 
     def advance(self, ids: Tensor, mask: Tensor, state: GateState) -> None:
         """Remember the tokens [B, T] that led to `state`."""
