@@ -34,12 +34,12 @@ clean:
 # torch first and pinned: resolved beside the rest, a CPU machine would fetch gigabytes of CUDA.
 $(VENV)/dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/pip install -qq $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
 	touch $@
 
 $(VENV)/linked-$(MODULES): $(VENV)/dependencies
 	rm -rf $(VENV)/linked-* build
-	$(BIN)/pip install --quiet --no-deps --editable . --config-settings editable_mode=strict
+	$(BIN)/pip install -qq --no-deps --editable . --config-settings editable_mode=strict
 	touch $@
