@@ -34,7 +34,8 @@ class GateLayer(DummyLayer):
     def __deepcopy__(self, memo: dict[int, Any]) -> "GateLayer":
         # `replay` belongs to the model: copying a cache, as one does to reuse a prefix, must not copy the model.
         copied = GateLayer(self.replay, batch=len(self.ids), device=self.ids.device)
-        copied.ids, copied.mask, copied.state = (copy.deepcopy(one, memo) for one in (self.ids, self.mask, self.state))
+        copied.ids, copied.mask = copy.deepcopy((self.ids, self.mask), memo)
+        copied.state = copy.deepcopy(self.state, memo)
         return copied
 
     def advance(self, ids: Tensor, mask: Tensor, state: GateState) -> None:
