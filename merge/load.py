@@ -72,6 +72,16 @@ def is_moe(folder: Path) -> bool:
         return False
 
 
+def refuse_foreign(output: Path) -> None:
+    """Refuse to write a MoE over something else.
+
+    Raises:
+        MergeError: `output` is a file, or a folder that holds something and is no MoE.
+    """
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not is_moe(output))):
+        raise MergeError(f"{output} exists and is no MoE: choose another folder, or move it away")
+
+
 def read_moe_config(folder: Path) -> MoehubConfig:
     """Return the configuration of the MoE in `folder`.
 

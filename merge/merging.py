@@ -14,7 +14,7 @@ from moehub.console import progress
 from moehub.errors import MergeError, listed
 from moehub.experts.folder import Expert
 from moehub.merge.assemble import EXPERTS_FOLDER, assemble, comparable, reassemble
-from moehub.merge.load import is_moe, read_moe_config
+from moehub.merge.load import read_moe_config, refuse_foreign
 from moehub.merge.lock import LOCK_FILE, Lock, read_lock
 from moehub.merge.null import keep_null, make_null
 from moehub.merge.plan import BaseModel, Plan, make_plan
@@ -64,7 +64,7 @@ class Prepared:
         Raises:
             MergeError: the plan has faults, or something else than a MoE stands at `output`.
         """
-        _refuse_foreign(output)
+        refuse_foreign(output)
         assemble(self.plan, self.base, output, embed_base=self.recipe.embed_base)
 
 
@@ -177,13 +177,6 @@ def _merged_expert(moe: Path, name: str) -> Expert:
     """Return an expert of a MoE without checking its files again: only its card is read."""
     folder = moe / EXPERTS_FOLDER / name
     return Expert(folder, read_card(folder))
-
-
-def _refuse_foreign(output: Path) -> None:
-    if not output.exists():
-        return
-    if not output.is_dir() or (any(output.iterdir()) and not is_moe(output)):
-        raise MergeError(f"{output} exists and is no MoE: choose another --output, or move it away")
 
 
 def _compare(plan: Plan, lock: Lock) -> None:

@@ -15,7 +15,7 @@ from moehub.card import ADAPTER_WEIGHTS, CARD_FILE
 from moehub.errors import MergeError
 from moehub.experts.folder import Expert, seal
 from moehub.merge.assemble import CONFIG_FILE, EXPERTS_FOLDER, read_tables
-from moehub.merge.load import Parts
+from moehub.merge.load import Parts, refuse_foreign
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.stack import unstack
 from moehub.router.gate import load_gate
@@ -28,8 +28,10 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
     An expert that was trained since gets a new card, one version higher.
 
     Raises:
-        MergeError: the gate's tables were changed; they are made from counts and have no trained form yet.
+        MergeError: the gate's tables were changed (they are made from counts and have no trained form yet), or
+            something else than a MoE stands at `output`.
     """
+    refuse_foreign(output)
     _refuse_trained_gate(parts, gate)
     with files.new_folder(output) as folder:
         shutil.copytree(parts.folder, folder, dirs_exist_ok=True)
