@@ -48,7 +48,7 @@ def make_null(
         raise MergeError(f"--null {reference} does not exist, expected a file of generic text, a folder or org/name")
     with tempfile.TemporaryDirectory() as workspace:
         source = resolve(reference, hub=hub, workspace=Path(workspace))
-        return _from_statistics(reference, source.expert.folder / STATISTICS_FILE)
+        return _from_statistics(source.pinned, source.expert.folder / STATISTICS_FILE)
 
 
 def keep_null(moe: Path, lock: Lock) -> Null | None:
