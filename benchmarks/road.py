@@ -51,7 +51,8 @@ def section(report: dict[str, Any]) -> str:
         [
             f"`python -m benchmarks.road`. Machine: {machine}. Versions: {versions}.",
             table(report),
-            f"Gain kept: {kept}. Generic prose: {report['generic_harm']:+.2f} %. {moved}; the hash {restored} the old one.",
+            f"Gain kept: {kept}. Generic prose: {report['generic_harm']:+.2f} %.",
+            f"{moved}; the hash {restored} that of before.",
         ]
     )
 
@@ -69,6 +70,8 @@ def keep(title: str, text: str) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    if not (folder / "report.json").is_file():
+        raise SystemExit(f"{folder} has no report.json, expected the output of a demo: run `moehub demo` first")
     report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return report
 

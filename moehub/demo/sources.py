@@ -93,7 +93,7 @@ def _descriptions() -> Iterator[Reader]:
     """Yield what installed packages say of themselves, below the headers of their METADATA."""
     root = Path(sysconfig.get_path("purelib"))
     for path in _below(root, "METADATA"):
-        yield _name(path, root), lambda path=path: (_text(path) or "").partition("\n\n")[2]
+        yield _name(path, root), partial(_description, path)
 
 
 def _documented() -> Iterator[Reader]:
@@ -102,7 +102,15 @@ def _documented() -> Iterator[Reader]:
         root = _package(package)
         chosen = [path for path in _below(root, ".py") if "tests" not in path.parts and _size(path) > 12_000]
         for path in _in_order(chosen, key=lambda path: _name(path, root))[:150]:
-            yield f"{package}/{_name(path, root)}", lambda path=path: "\n\n".join(docstrings(_text(path) or ""))
+            yield f"{package}/{_name(path, root)}", partial(_docstrings, path)
+
+
+def _description(path: Path) -> str:
+    return (_text(path) or "").partition("\n\n")[2]
+
+
+def _docstrings(path: Path) -> str:
+    return "\n\n".join(docstrings(_text(path) or ""))
 
 
 def _package(name: str) -> Path:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_headers_come_without_their_licences() -> None:
     assert sources._without_licence(header) == "#pragma once\n// Adds two numbers.\nint add(int, int);\n"
 
 
-def test_a_file_that_is_no_text_is_passed_over(tmp_path) -> None:
+def test_a_file_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
     """One file of another encoding does not stop the demo."""
     (tmp_path / "a.py").write_bytes(b"\xff\xfe" + b"x = 1\n" * 100)
     (tmp_path / "b.py").write_text("y = 2\n" * 100, encoding="utf-8")

@@ -193,3 +193,9 @@ def test_the_benchmark_keeps_its_table(shown: Demonstration, tmp_path: Path, mon
     assert "old" not in written
     assert "kept" in written
     assert "train python" in written
+
+
+def test_the_benchmark_says_what_it_expects(tmp_path: Path) -> None:
+    """A folder without a report is refused in a sentence."""
+    with pytest.raises(SystemExit, match=r"has no report\.json, expected the output of a demo"):
+        benchmark.main([str(tmp_path)])
