@@ -105,5 +105,6 @@ def discriminants(sums: Mapping[str, FeatureSums], shrinkage: float) -> dict[str
     tables = {}
     for name, mean in means.items():
         weight = torch.linalg.solve(pooled, mean)
-        tables[name] = {"weight": weight.float(), "bias": (-0.5 * weight @ mean).float(), "recipe": recipe}
+        # Copies of the recipe: safetensors refuses tensors that share their memory.
+        tables[name] = {"weight": weight.float(), "bias": (-0.5 * weight @ mean).float(), "recipe": recipe.clone()}
     return tables
