@@ -79,11 +79,11 @@ def fit(documents: Sequence[Tokens], context: int, *, too_long: str, longest: in
     long = [one for one in documents if not one.divisible and len(one.ids) > context]
     if long and too_long == "error":
         first, most = long[0], max(len(one.ids) for one in long)
-        cure = f"set context_length={most} or " if most <= longest else ""
+        cure = f"--set context_length={most}, or " if most <= longest else ""
         raise DataError(
             f"{first.origin} is {len(first.ids)} tokens long, the context is {context} ({len(long)} of "
-            f"{len(documents)} examples are too long, the longest has {most}): {cure}too_long=skip or too_long=cut, "
-            "or shorten them"
+            f"{len(documents)} examples are too long, the longest has {most}): "
+            f"{cure}--set too_long=skip or --set too_long=cut, or shorten them"
         )
     kept = []
     for one in documents:

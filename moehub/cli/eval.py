@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ import click
 from moehub.console import progress, results
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from moehub.evaluation import Score
 
 Scores = dict[str, dict[str, "Score"]]
@@ -78,29 +80,46 @@ def _as_dict(scores: Scores) -> dict[str, object]:
 
 
 def _show(scores: Scores) -> None:
-    from rich.table import Table
-
-    table = Table(title="loss in nats per token")
-    for column in ("model", "text", "loss", "perplexity", "tokens"):
-        table.add_column(column, justify="left" if column in ("model", "text") else "right", overflow="fold")
-    for model, texts in scores.items():
-        for name, score in texts.items():
-            table.add_row(model, name, f"{score.loss:.4f}", f"{score.perplexity:.2f}", f"{score.tokens:,}")
-    results.print(table)
+    if len(scores) == 1:
+        _show_one(next(iter(scores.values())))
+    else:
+        _compare(scores)
     for model, texts in scores.items():
         routed = {name: score.routing for name, score in texts.items() if score.routing is not None}
         if routed:
             _show_routing(model, routed)
 
 
-def _show_routing(model: str, routed: Mapping[str, Mapping[str, float]]) -> None:
-    from rich.table import Table
+def _show_one(texts: "Mapping[str, Score]") -> None:
+    table = _table("loss in nats per token", ("text", "loss", "perplexity", "tokens"))
+    for name, score in texts.items():
+        table.add_row(name, f"{score.loss:.4f}", f"{score.perplexity:.2f}", f"{score.tokens:,}")
+    results.print(table)
 
+
+def _compare(scores: Scores) -> None:
+    """Show one line for each text, with the models beside each other."""
+    texts = list(next(iter(scores.values())))
+    table = _table("loss in nats per token (perplexity: --json)", ("text", *scores, "tokens"))
+    for text in texts:
+        of_text = [scores[model][text] for model in scores]
+        table.add_row(text, *(f"{score.loss:.4f}" for score in of_text), f"{of_text[0].tokens:,}")
+    results.print(table)
+
+
+def _table(title: str, columns: Sequence[str]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title)
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def _show_routing(model: str, routed: Mapping[str, Mapping[str, float]]) -> None:
     names = list(next(iter(routed.values())))
-    table = Table(title=f"{model}: share of the tokens, %")
-    table.add_column("text")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = _table(f"{model}: share of the tokens, %", ("text", *names))
     for text, shares in routed.items():
         table.add_row(text, *(f"{100 * shares[name]:.1f}" for name in names))
     results.print(table)

@@ -48,6 +48,15 @@ def test_the_table_shows_loss_and_routing(small: Small, run: Run) -> None:
     assert {"loss", "perplexity", "share", "null"} <= words
 
 
+def test_models_stand_beside_each_other(small: Small, run: Run) -> None:
+    """With --against each text has one line, and each model a column."""
+    options = ("--data", f"mix={small.text}", "--against", small.law, "--base", small.base)
+    lines = run("eval", small.moe, *options).stdout.splitlines()
+    (line,) = [line for line in lines if line.startswith("│ mix") and line.count(".") == 2 and "," not in line][:1]
+    found = scores(small, run, small.moe, "--against", small.law)
+    assert all(f"{found[str(one)]['mix']['loss']:.4f}" in line for one in (small.moe, small.law))
+
+
 @pytest.mark.parametrize(
     ("data", "code", "sentence"),
     [
