@@ -29,6 +29,9 @@ _REFUSED = {
     "lora_bias": "its adapters carry a bias",
     "alora_invocation_tokens": "it switches itself on by tokens",
     "use_qalora": "it pools its inputs",
+    "use_bdlora": "its matrices are made of blocks",
+    "kasa_config": "KaSA changes the base's weights",
+    "arrow_config": "it is a router over other adapters",
 }
 
 

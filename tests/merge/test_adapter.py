@@ -1,0 +1,106 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+
+from moehub.card import read_card
+from moehub.errors import ExpertError
+from moehub.experts.folder import open_expert, seal
+from moehub.merge.adapter import _REFUSED, config_faults, read_adapter
+from tests.merge.conftest import World
+
+HARMLESS = {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("lora_dropout", "runtime_config", "ensure_weight_tying", "megatron_config", "megatron_core"),
+    # Adapters hold B·A as any linear's, and the base's own module computes its part, transposed or not.
+    "fan_in_fan_out",
+    # How the start of the training was found; what changes the base's weights is seen in init_lora_weights.
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+    # Only the backward pass, or only the forward of a training.
+    *("velora_config", "monteclora_config"),
+    # Only with use_qalora, which is refused.
+    "qalora_group_size",
+}
+READ = {"r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "bias", "init_lora_weights"}
+
+
+def changed(world: World, folder: Path, **config: object) -> Path:
+    """Return a copy of an expert whose adapter configuration says something else."""
+    shutil.copytree(world.experts["law"], folder)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **config}), encoding="utf-8")
+    return folder
+
+
+def test_every_option_of_peft_was_thought_about() -> None:
+    """An option that a new PEFT brings is read, refused or known to be harmless: never ignored unawares."""
+    options = {field.name for field in dataclasses.fields(LoraConfig)}
+    assert options - READ - HARMLESS == set(_REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"kasa_config": {"beta": 1e-4}}, "its kasa_config"),
+        ({"use_bdlora": {"nblocks": 2}}, "its use_bdlora"),
+        ({"arrow_config": {"top_k": 2}}, "its arrow_config"),
+        ({"peft_type": "IA3"}, "it is a IA3 adapter, expected LORA"),
+        ({"peft_type": ""}, "nameless adapter, expected LORA"),
+    ],
+)
+def test_variants_of_lora_are_refused_by_name(
+    world: World, tmp_path: Path, config: dict[str, object], sentence: str
+) -> None:
+    """What computes something else than W + s·B·A is named."""
+    (fault,) = config_faults(changed(world, tmp_path / "law", **config))
+    assert sentence in fault
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_configuration_that_cannot_be_read_is_one_fault(world: World, tmp_path: Path, content: bytes) -> None:
+    """Damaged JSON is a sentence with a cure, for the plan and for whoever reads on."""
+    folder = changed(world, tmp_path / "law")
+    (folder / "adapter_config.json").write_bytes(content)
+    (fault,) = config_faults(folder)
+    assert "pull the expert again" in fault
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [("lacking", "lacks lora_A or lora_B of"), ("bent", "do not fit together"), ("flat", "lacks lora_A or lora_B of")],
+)
+def test_half_a_pair_is_no_adapter(world: World, tmp_path: Path, damage: str, sentence: str) -> None:
+    """A missing or misshapen partner is named with its linear."""
+    folder = changed(world, tmp_path / "law")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("q_proj.lora_B.weight"))
+    tensor = tensors.pop(name)
+    if damage != "lacking":
+        tensors[name] = tensor[:, :-1].contiguous() if damage == "bent" else tensor.flatten()
+    save_file(tensors, path)
+    seal(folder, read_card(folder))
+    with pytest.raises(ExpertError, match=sentence):
+        read_adapter(open_expert(folder))
+
+
+def test_scales_follow_each_linears_own_rank_and_alpha(world: World, tmp_path: Path) -> None:
+    """With `rank_pattern` the rank is that of the tensors; the first alpha pattern that fits wins."""
+    folder = changed(world, tmp_path / "law", alpha_pattern={"q_proj": 20, "layers.0.self_attn.q_proj": 1})
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    key = "base_model.model.model.layers.1.self_attn.q_proj"
+    tensors[f"{key}.lora_A.weight"] = torch.randn(10, 32)
+    tensors[f"{key}.lora_B.weight"] = torch.randn(32, 10)
+    save_file(tensors, path)
+    seal(folder, read_card(folder))
+    scales = read_adapter(open_expert(folder)).scales
+    assert scales["model.layers.1.self_attn.q_proj"] == 20 / 10
+    assert scales["model.layers.0.self_attn.q_proj"] == 20 / 4
+    assert scales["model.layers.0.self_attn.v_proj"] == 8 / 4
