@@ -1,12 +1,13 @@
 """Where the demo's seconds go.
 
-python -m benchmarks.road                  runs `moehub demo` in a process of its own
+python -m benchmarks.road                  runs `moehub demo` in a process of its own, with an empty cache
 python -m benchmarks.road demo-output      reads the report of a demo that was run
 python -m benchmarks.road --write          puts the table into RESULTS.md too
 """
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -79,7 +80,8 @@ def _read(folder: Path) -> dict[str, Any]:
 def _run(seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "moehub", "demo", "--output", f"{folder}/demo", "--seed", str(seed), "--json"]
-        ran = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603 (our own command)
+        environment = {**os.environ, "HF_HOME": f"{folder}/cache"}
+        ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)  # noqa: S603 (our own command)
     report: dict[str, Any] = json.loads(ran.stdout)
     return report
 

@@ -40,7 +40,7 @@ class BaseConfig:
     context: int = 256
     batch: int = 4
     """Sequences of `context` tokens in one step."""
-    steps: int = 1100
+    steps: int = 950
     learning_rate: float = 4e-3
     spread: float = 0.06
     """Standard deviation of the first weights; transformers' own .02 is for larger models."""

@@ -10,7 +10,7 @@ from moehub.router.settings import RouterSettings
 
 def _expert() -> TrainConfig:
     return TrainConfig(
-        rank=16, alpha=32, learning_rate=6e-3, max_steps=200, batch_size=4, holdout=0.02, save_every=1_000_000
+        rank=16, alpha=32, learning_rate=6e-3, max_steps=160, batch_size=4, holdout=0.02, save_every=1_000_000
     )
 
 
