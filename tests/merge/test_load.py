@@ -89,9 +89,9 @@ def test_a_trace_of_a_layers_gate_is_the_mean_over_layers(world: World, tmp_path
     assert bool((trace >= -1e-6).all())
     torch.testing.assert_close(trace.sum(-1), torch.ones(1, ids.shape[1]))
     torch.testing.assert_close(trace[..., -1], torch.zeros(1, ids.shape[1]), atol=1e-5, rtol=0)
-    before = model(ids).logits
+    before = model(ids[:, :5]).logits
     model.trace(ids)
-    assert torch.equal(model(ids).logits, before)
+    assert torch.equal(model(ids[:, :5]).logits, before)  # nobody records any more
 
 
 @torch.no_grad()
