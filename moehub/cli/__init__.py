@@ -98,6 +98,7 @@ def main(debug: bool) -> None:  # noqa: ARG001 (read from the context)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait sleep instead of spinning: beside another busy process, training is several times faster.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait soon sleep instead of spinning on: beside another busy process, training is several times
+    # faster, and alone as fast.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -137,7 +137,10 @@ def test_fit_keeps_what_fits_and_every_document() -> None:
 
 @pytest.mark.parametrize(
     ("longest", "cure"),
-    [(20, "20): --set context_length=20, or --set too_long=skip or"), (19, "20): --set too_long=skip or --set too_long=cut")],
+    [
+        (20, "20): --set context_length=20, or --set too_long=skip or"),
+        (19, "20): --set too_long=skip or --set too_long=cut"),
+    ],
 )
 def test_fit_refuses_an_answer_beyond_the_context(longest: int, cure: str) -> None:
     """The sentence says which, how long, how many, and only cures that the base allows."""
