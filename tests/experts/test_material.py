@@ -75,7 +75,7 @@ def test_too_long_counts_what_was_held_out_too(tokenizer: Any) -> None:
     """One run tells of every example, so that the cure is one."""
     examples: list[Example] = [Completion(f"{number}", "the rent " * (40 + number)) for number in range(10)]
     longest = len(tokenizer("9")["input_ids"] + tokenizer("the rent " * 49)["input_ids"]) + 1
-    with pytest.raises(DataError, match=rf"10 of 10 examples .* set context_length={longest} "):
+    with pytest.raises(DataError, match=rf"10 of 10 examples .* --set context_length={longest}, "):
         prepare(tokenizer, examples, TrainConfig(context_length=16, holdout=0.5), longest=1024)
 
 
