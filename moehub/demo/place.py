@@ -4,7 +4,7 @@ base/             the base
 generic.txt       the prose that the null expert's statistics come from
 hub/              the hub, a folder
 experts/NAME/     the experts, as they came from the hub
-moe/              the mixture of the four
+moe/              the MoE of the four
 report.json       the numbers
 report.html       the same as one page
 """
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def moe(self) -> Path:
-        """The mixture."""
+        """The MoE."""
         return self.folder / "moe"
 
     @property

@@ -24,7 +24,7 @@ def show(shown: Demonstration, console: Console) -> None:
 
 
 def loss_table(report: Report) -> Table:
-    """Return the held-out losses of base, experts and mixture on every text."""
+    """Return the held-out losses of base, experts and MoE on every text."""
     names = expert_names(report)
     table = _table("Held-out loss, nats per token", ["text", "base", *names, "moe", "kept"])
     for text, losses in report.losses.items():
