@@ -67,7 +67,9 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         self.sparse_layers = attach(base, parts.adapters, self.board)
         self.gate: PosteriorGate | ArrowGate = parts.gate.to(base.device)
         self.generation_config = base.generation_config
-        self._forced: Shared | None = None
+        # Our own configuration would make the base's anew at every call, a millisecond each.
+        self._text_config = base.config.get_text_config(decoder=True)
+        self._forced: str | None = None
         self._recorder: Recorder | None = None
         self.eval()
 
@@ -132,9 +134,9 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         if input_ids is None or inputs_embeds is not None:
             raise RouterError("a MoE routes by tokens: give input_ids, not inputs_embeds")
         if use_cache is None:
-            use_cache = bool(self.config.get_text_config().use_cache) and not self.training
+            use_cache = bool(self._text_config.use_cache) and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config.get_text_config(decoder=True))
+            past_key_values = DynamicCache(config=self._text_config)
         self.board.routing = self._routing(input_ids, attention_mask, past_key_values)
         return self.base(
             input_ids=input_ids,
@@ -178,9 +180,8 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if name != NULL and name not in self.names:
             raise RouterError(f"there is no expert {name!r} in this MoE, expected {', '.join([*self.names, NULL])}")
-        number = None if name == NULL else self.names.index(name)
         before = self._forced
-        self._forced = Shared(Route.fixed(number, tokens=1, experts=len(self.names), device=self.device))
+        self._forced = name
         try:
             yield
         finally:
@@ -207,13 +208,12 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _routing(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> Any:
         if self._forced is not None:
-            route = self._forced.shared
-            rows = torch.zeros(ids.numel(), dtype=torch.int64, device=ids.device)
-            return Shared(Route(route.indices.to(ids.device)[rows], route.weights.to(ids.device)[rows], route.experts))
+            number = None if self._forced == NULL else self.names.index(self._forced)
+            return Shared(Route.fixed(number, tokens=ids.numel(), experts=len(self.names), device=ids.device))
         if isinstance(self.gate, ArrowGate):
             return self._recorder or self.gate
         mask = text_mask(ids, attention_mask, past=0 if cache is None else int(cache.get_seq_length()))
-        layers = self.config.get_text_config(decoder=True).num_hidden_layers
+        layers = self._text_config.num_hidden_layers
         layer = (
             None if cache is None else gate_layer(cache, self._replay, layers=layers, batch=len(ids), device=ids.device)
         )
