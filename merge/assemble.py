@@ -20,6 +20,7 @@ from moehub.base import Base
 from moehub.card import CARD_FILE, EXPERT_FILES, STATISTICS_FILE
 from moehub.errors import MergeError
 from moehub.hub.model_card import render_moe
+from moehub.merge.configuration import MoehubConfig
 from moehub.merge.lock import LOCK_FILE, Lock, LockedExpert, LockedNull
 from moehub.merge.null import NULL_FOLDER
 from moehub.merge.plan import Plan, contributor
@@ -160,10 +161,10 @@ def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:
 
 
 def _config(plan: Plan, experts: Sequence[LockedExpert], *, embed_base: bool) -> dict[str, Any]:
-    pin, base_config = plan.base.pin, comparable(dict(plan.base.config))
+    pin, base_config = plan.base.pin, dict(plan.base.config)
     shared = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "tie_word_embeddings", "vocab_size")
     return {
-        "model_type": "moehub",
+        "model_type": MoehubConfig.model_type,
         "architectures": ["MoehubForCausalLM"],
         "base": {
             "reference": pin.reference,

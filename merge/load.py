@@ -119,12 +119,7 @@ def find_base(config: MoehubConfig, folder: Path, override: str | None) -> Base:
         found = bases.find(location, revision=pin["revision"])
     except BaseModelError as error:
         raise BaseModelError(f"{error}. If the base of {folder} is elsewhere, name it with --base") from error
-    digest = bases.weights_digest(found.folder)
-    if digest != pin["digest"]:
-        raise BaseModelError(
-            f"the base in {found.folder} has digest {digest[:12]}, expected {pin['digest'][:12]}: "
-            "it is not the one these experts were trained on; name the right one with --base"
-        )
+    found.require(pin["digest"], otherwise="it is not the one these experts were trained on")
     return dataclasses.replace(found, reference=pin["reference"])
 
 

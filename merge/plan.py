@@ -27,7 +27,7 @@ class BaseModel:
     location: str
     """What `from_pretrained` takes to find it."""
     config: Mapping[str, Any]
-    """Its `config.json`."""
+    """Its `config.json`, without what only says where it was saved (`moehub.merge.assemble.comparable`)."""
 
 
 @dataclass(frozen=True)

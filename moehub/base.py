@@ -53,6 +53,19 @@ class Base:
             tokenizer=tokenizer_digest(self.load_tokenizer()),
         )
 
+    def require(self, digest: str, *, otherwise: str) -> None:
+        """Refuse another base than the one with these weights; `otherwise` says what that means for whom.
+
+        Raises:
+            BaseModelError: the weights have another digest.
+        """
+        mine = weights_digest(self.folder)
+        if mine != digest:
+            raise BaseModelError(
+                f"the base in {self.folder} has digest {mine[:12]}, expected {digest[:12]}: {otherwise}; "
+                "name the right one with --base"
+            )
+
     def load_config(self) -> "PretrainedConfig":
         """Return the base's configuration.
 

@@ -65,8 +65,10 @@ def read_rows(files: Sequence[Path], opened: Opened, *, context_length: int | No
 def rows_of(examples: Sequence[Example], opened: Opened, *, context_length: int | None = None) -> list[Row]:
     """Return examples as rows: windows of at most `context_length` tokens, each token predicted exactly once.
 
+    A conversation longer than that is cut off at its end.
+
     Raises:
-        DataError: an answer is longer than the context, or no token is left to predict.
+        DataError: no token is left to predict.
     """
     longest = bases.context_length(opened.model.config)
     context = context_length or min(longest, LONGEST)

@@ -15,10 +15,9 @@ from moehub import files
 from moehub.card import CARD_FILE, EXPERT_FILES, STATISTICS_FILE, Card, folder_faults, read_card
 from moehub.errors import BaseModelError, ExpertError, MergeError
 from moehub.experts.statistics import Statistics
+from moehub.merge.assemble import EXPERTS_FOLDER
 from moehub.merge.load import is_moe, read_moe_config
 from moehub.merge.lock import LOCK_FILE, read_lock
-
-EXPERTS_FOLDER = "experts"
 
 
 @dataclass(frozen=True)

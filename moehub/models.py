@@ -89,10 +89,5 @@ def _base_of(expert: "Expert", override: str | None) -> Base:
         raise BaseModelError(
             f"the base {pin.reference} of {expert.name!r} was not found: name it with --base"
         ) from error
-    digest = bases.weights_digest(found.folder)
-    if digest != pin.digest:
-        raise BaseModelError(
-            f"the base in {found.folder} has digest {digest[:12]}, expected {pin.digest[:12]}: "
-            f"{expert.name!r} was not trained on it; name the right one with --base"
-        )
+    found.require(pin.digest, otherwise=f"{expert.name!r} was not trained on it")
     return found
