@@ -1,16 +1,16 @@
 """A base with an untrained LoRA adapter on it, through PEFT."""
 
-import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import nn
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from torch import Tensor, nn
 
 from moehub import base as bases
+from moehub.card import BasePin
 from moehub.errors import ConfigError
 from moehub.experts.settings import TrainConfig
 
@@ -42,14 +42,12 @@ def adapt(model: Any, config: TrainConfig) -> Any:
             f"name some of those, or {ALL_LINEAR} alone"
         )
     torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=names,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora)
+    return get_peft_model(model, _lora(config, names))
+
+
+def state(model: Any) -> dict[str, Tensor]:
+    """Return the adapter's tensors under the names that PEFT publishes."""
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def targets(model: Any) -> tuple[str, ...]:
@@ -57,12 +55,25 @@ def targets(model: Any) -> tuple[str, ...]:
     return tuple(sorted(model.peft_config["default"].target_modules))
 
 
-def published_config(model: Any, *, reference: str, revision: str | None) -> Any:
-    """Return PEFT's configuration of the adapter without any path of this machine, the same for the same training."""
-    config = copy.copy(model.peft_config["default"])
-    config.base_model_name_or_path, config.revision = reference, revision
-    config.target_modules, config.inference_mode = list(targets(model)), True
-    return config
+def published_config(config: TrainConfig, base: BasePin, names: Sequence[str]) -> LoraConfig:
+    """Return PEFT's configuration of an adapter on the linears `names`, the same for the same training.
+
+    It holds no path of this machine.
+    """
+    lora = _lora(config, names)
+    lora.base_model_name_or_path, lora.revision = base.reference, base.revision
+    lora.target_modules, lora.inference_mode = sorted(names), True
+    return lora
+
+
+def _lora(config: TrainConfig, names: Sequence[str]) -> LoraConfig:
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(names),
+        task_type="CAUSAL_LM",
+    )
 
 
 @contextmanager

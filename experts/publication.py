@@ -1,12 +1,12 @@
 """A trained adapter becomes an expert folder: PEFT's two files, router statistics, card, README."""
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
+from torch import Tensor
 
 from moehub import files
 from moehub.card import ADAPTER_WEIGHTS, README, STATISTICS_FILE, Card, read_card
@@ -14,6 +14,7 @@ from moehub.errors import ExpertError, TrainingError
 from moehub.experts import adaptation
 from moehub.experts import folder as expert_folder
 from moehub.experts.folder import Expert
+from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
 from moehub.hub.model_card import render_expert
 
@@ -43,22 +44,23 @@ def check_place(output: Path, *, overwrite: bool) -> int:
     return previous.version + 1
 
 
-def publish(output: Path, *, model: Any, statistics: Statistics, card: Card) -> Expert:
+def publish(
+    output: Path, *, weights: Mapping[str, Tensor], config: TrainConfig, statistics: Statistics, card: Card
+) -> Expert:
     """Write the expert in one step to `output`, in place of what stood there, and return it.
+
+    `weights` are `adaptation.state`'s, or the same names and shapes from elsewhere.
 
     Raises:
         TrainingError: the adapter holds values that are not finite.
     """
-    weights = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-    }
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise diverged("the adapter holds values that are not finite")
-    config = adaptation.published_config(model, reference=card.base.reference, revision=card.base.revision)
+    lora = adaptation.published_config(config, card.base, card.targets)
     with files.new_folder(output) as building:
-        config.save_pretrained(str(building))
-        save_file(weights, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        lora.save_pretrained(str(building))
+        save_file(tensors, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         statistics.save(building / STATISTICS_FILE)
         sealed = expert_folder.seal(building, card)
         files.write_text(building / README, render_expert(sealed))

@@ -12,8 +12,9 @@ from typing import Any
 from moehub import base as bases
 from moehub.card import Card, Metrics, Stage, check_name
 from moehub.console import console
-from moehub.experts import adaptation, checkpoints, features, loop, statistics
+from moehub.experts import adaptation, checkpoints, loop
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.counting import count
 from moehub.experts.evaluation import evaluate_loss
 from moehub.experts.examples import Example, digest
 from moehub.experts.folder import Expert, open_expert
@@ -77,9 +78,9 @@ def train(
                 version=version,
                 packages=versions(),
             )
-            counted = _count(model, tokenizer, material, config, card)
+            counted = count(material, config, card.base.tokenizer, len(tokenizer), model.get_input_embeddings().weight)
             with checkpoints.kept_when_full(folder):
-                publish(output, model=model, statistics=counted, card=card)
+                publish(output, weights=adaptation.state(model), config=config, statistics=counted, card=card)
             checkpoints.remove(folder)
         settings.distributed_state.wait_for_everyone()
     return open_expert(output)
@@ -139,19 +140,4 @@ def _measure(model: Any, held_out: Sequence[Row]) -> Metrics | None:
 def _stage(material: Material, done: Checkpoint) -> Stage:
     return Stage(
         material.kind, tokens=done.tokens, steps=done.step, examples=len(material.documents), seconds=done.seconds
-    )
-
-
-def _count(model: Any, tokenizer: Any, material: Material, config: TrainConfig, card: Card) -> statistics.Statistics:
-    """Return the router statistics of the training split."""
-    documents = [one.seen for one in material.documents]
-    counted = statistics.count(
-        documents, tokenizer=card.base.tokenizer, vocabulary=len(tokenizer), pair_bits=config.pair_bits
-    )
-    sums = None
-    if config.features:
-        embedding = model.get_input_embeddings().weight
-        sums = features.sums(documents, embedding, features.recipe_for(embedding.shape[1]))
-    return statistics.Statistics(counted.tokenizer, counted.unigrams, counted.pairs, features=sums).suppress(
-        config.suppress_below
     )

@@ -66,6 +66,23 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Federated:
+    """How several contributors trained one expert together."""
+
+    nodes: int
+    """Contributors whose training went into it."""
+    rounds: int
+    """Times that their adapters were aggregated."""
+    aggregation: str
+    """How: the name of a method in `moehub.federation.aggregation`."""
+    contributors: tuple[str, ...] = ()
+    """Names of the contributors who agreed to be named."""
+    epsilon: float | None = None
+    """Differential privacy of the adapter towards each contributor, at `delta`; None: none was asked for."""
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
 class Card:
     """The manifest of an expert folder."""
 
@@ -87,6 +104,8 @@ class Card:
     format: int = FORMAT
     packages: dict[str, str] = field(default_factory=dict)
     """Name → version of the libraries that trained it."""
+    federation: Federated | None = None
+    """Where contributors trained it together; None: one contributor trained it alone."""
 
     def __post_init__(self) -> None:
         """Refuse names that could not be a folder, a tensor or a tag."""
@@ -144,7 +163,7 @@ def parse_card(values: Any, *, source: str) -> Card:
     if not isinstance(values, dict):
         raise ExpertError(f"{source} holds a {type(values).__name__}, expected a mapping: pull the expert again")
     try:
-        nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics}
+        nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics, "federation": Federated}
         parts = {
             key: config.from_mapping(kind, values[key], source=f"{source}: {key}")
             for key, kind in nested.items()

@@ -8,7 +8,8 @@
     ├── ExpertError             a folder that is no expert, or one that was damaged or tampered with
     ├── MergeError              experts that do not fit together, or a MoE folder that cannot be changed that way
     ├── RouterError             a router that is unknown or lacks what it needs
-    └── HubError                a hub that is missing, refuses, or serves something else than it promised
+    ├── HubError                a hub that is missing, refuses, or serves something else than it promised
+    └── FederationError         a federation or a node that cannot be started, resumed or finished
 
 The command line shows the sentence and exits with 1; `--debug` shows the traceback too.
 """
@@ -50,6 +51,10 @@ class RouterError(MoehubError):
 
 class HubError(MoehubError):
     """A hub that cannot be reached, refuses, or serves something else than it promised."""
+
+
+class FederationError(MoehubError):
+    """A federation or a node that cannot be started, resumed or finished."""
 
 
 def listed(summary: str, faults: Sequence[str]) -> str:

@@ -86,13 +86,13 @@ def test_unknown_targets_are_refused_with_those_there_are(base_folder: Path, tar
 
 
 def test_published_config_names_no_path(base_folder: Path) -> None:
-    """What PEFT will write: the base's reference and sorted targets; the model's own configuration is untouched."""
-    with adaptation.quiet():
-        model = adaptation.adapt(adaptation.load(bases.find(str(base_folder)), TrainConfig()), TrainConfig())
-    published = adaptation.published_config(model, reference="org/base", revision="abc")
-    assert (published.base_model_name_or_path, published.revision) == ("org/base", "abc")
+    """What PEFT will write: the base's reference and sorted targets, the settings, and nothing of this machine."""
+    pin = bases.find(str(base_folder)).pin()
+    published = adaptation.published_config(TrainConfig(rank=4, alpha=12, dropout=0.1), pin, LLAMA[::-1])
+    assert (published.base_model_name_or_path, published.revision) == (pin.reference, None)
     assert published.target_modules == list(LLAMA)
-    assert model.peft_config["default"].base_model_name_or_path == str(base_folder)
+    assert (published.r, published.lora_alpha, published.lora_dropout, published.inference_mode) == (4, 12, 0.1, True)
+    assert str(base_folder) not in str(published.to_dict())
 
 
 def test_quiet_hides_the_warnings_of_libraries_alone() -> None:

@@ -17,6 +17,7 @@ LEVELS = (
     {"router"},
     {"merge"},
     {"models", "evaluation", "generation", "palette", "inspection", "diagnosis"},
+    {"federation"},
     {"demo"},
     {"cli"},
 )

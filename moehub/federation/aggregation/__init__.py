@@ -1,0 +1,1 @@
+"""Many contributors' adapters of one domain become one."""

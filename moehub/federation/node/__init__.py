@@ -1,0 +1,1 @@
+"""The contributor's side: tasks come in, text stays."""
