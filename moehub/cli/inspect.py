@@ -63,6 +63,7 @@ def _show_expert(facts: Mapping[str, Any]) -> None:
                 f"{stage['kind']}: {stage['examples']:,} examples, {stage['tokens']:,} tokens"
                 for stage in card["stages"]
             ),
+            "trained by": _contributors(card["federation"]),
             "held-out loss": _losses(card["metrics"]),
             "statistics": _counted(counted),
         }
@@ -116,6 +117,18 @@ def _reference(base: Mapping[str, Any]) -> str:
 
 def _source(entry: Mapping[str, Any]) -> str:
     return f"{entry['source']}{'@' + entry['commit'][:12] if entry['commit'] else ''}"
+
+
+def _contributors(federation: Mapping[str, Any] | None) -> str:
+    if federation is None:
+        return "one contributor"
+    named = f" ({', '.join(federation['contributors'])})" if federation["contributors"] else ""
+    epsilon = federation["epsilon"]
+    private = f", ε = {epsilon:.3g} at δ = {federation['delta']:.3g}" if epsilon is not None else ""
+    return (
+        f"{federation['nodes']} contributors together{named}, {federation['rounds']} rounds, "
+        f"{federation['aggregation']}{private}"
+    )
 
 
 def _losses(metrics: Mapping[str, Any] | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from moehub import config
-from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Metrics
+from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Federated, Metrics
 from moehub.errors import ConfigError
 
 EXPERT_TAG = "moehub-expert"
@@ -158,9 +158,8 @@ def _expert_body(card: Card) -> str:
 # {card.name}
 
 A LoRA expert for the domain **{card.domain}** on {_code(card.base.reference)}, made to be one of many in a
-mixture of experts with moehub. It was trained on its contributor's text, which
-stays with the contributor; `router_stats.safetensors` holds counts of tokens and of hashed pairs of tokens, from
-which the gate is made.
+mixture of experts with moehub. {_trained_by(card.federation)};
+`router_stats.safetensors` holds counts of tokens and of hashed pairs of tokens, from which the gate is made.
 
 | | |
 |---|---|
@@ -195,6 +194,35 @@ moehub generate moe "Once upon a time"
 | stage | examples | tokens with a loss | steps |
 |---|--:|--:|--:|
 {stages}
+{_federation(card.federation)}"""
+
+
+def _trained_by(federation: Federated | None) -> str:
+    if federation is None:
+        return "It was trained on its contributor's text, which\nstays with the contributor"
+    return (
+        f"{federation.nodes} contributor{'' if federation.nodes == 1 else 's'} trained it together, each on text that\n"
+        "never left its own machine"
+    )
+
+
+def _federation(federation: Federated | None) -> str:
+    if federation is None:
+        return ""
+    named = ", ".join(map(_plain, federation.contributors))
+    private = (
+        f"\n| differential privacy of each contributor | ε = {federation.epsilon:.3g}, δ = {federation.delta:.3g} |"
+        if federation.epsilon is not None and federation.delta is not None
+        else ""
+    )
+    return f"""
+## Federation
+
+| | |
+|---|---|
+| contributors | {federation.nodes}{f", among them {named}" if named else ""} |
+| rounds | {federation.rounds} |
+| aggregation | {_plain(federation.aggregation)} |{private}
 """
 
 

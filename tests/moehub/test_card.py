@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moehub import card as cards
 from moehub import files
-from moehub.card import BasePin, Card, Metrics, Stage
+from moehub.card import BasePin, Card, Federated, Metrics, Stage
 from moehub.errors import ExpertError
 
 CARD = Card(
@@ -39,12 +39,19 @@ def _values(**changes: Any) -> dict[str, Any]:
     targets=st.lists(st.text(min_size=1, max_size=8), max_size=4).map(tuple),
     metrics=st.none() | st.builds(Metrics, st.floats(0, 99), st.floats(0, 99), st.integers(1, 10**9)),
     version=st.integers(1, 10**6),
+    federation=st.none()
+    | st.builds(
+        Federated,
+        st.integers(1, 1000),
+        st.integers(1, 99),
+        st.sampled_from(["ffa", "product"]),
+        st.lists(st.text(max_size=8), max_size=3).map(tuple),
+        st.none() | st.floats(0, 99),
+    ),
 )
-def test_card_is_written_and_read_back(
-    name: str, alpha: float, targets: tuple[str, ...], metrics: Metrics | None, version: int
-) -> None:
+def test_card_is_written_and_read_back(federation: Federated | None, **changes: Any) -> None:
     """JSON holds all of a card, with its kinds."""
-    card = dataclasses.replace(CARD, name=name, alpha=alpha, targets=targets, metrics=metrics, version=version)
+    card = dataclasses.replace(CARD, federation=federation, **changes)
     assert cards.parse_card(json.loads(card.to_json()), source="here") == card
 
 
@@ -74,6 +81,7 @@ def test_names_that_could_be_paths_or_markup_are_refused(name: str) -> None:
         ({"files": {"a": 3}}, "files = {'a': 3}, expected a mapping"),
         ({"base": {"reference": "x"}}, "missing key 'digest'"),
         ({"base": "org/base"}, "base = 'org/base', expected BasePin"),
+        ({"federation": {"nodes": "ten"}}, "nodes = 'ten', expected an integer"),
         ({"stages": [{"kind": 1}]}, "kind = 1, expected a text"),
         ({"stages": [3]}, "holds 3, expected `key: value`"),
         ({"stages": ["x"]}, "holds 'x', expected `key: value`"),

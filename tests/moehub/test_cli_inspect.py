@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from moehub import base as bases
 from moehub import files
-from moehub.card import read_card
+from moehub.card import Federated, read_card
 from moehub.cli import main
 from moehub.merge.merging import Recipe, prepare
 from tests.builders import tiny_expert
@@ -158,3 +159,14 @@ def test_anything_else_is_refused_with_what_was_expected(tmp_path: Path) -> None
     result = inspect(tmp_path)
     assert (result.exit_code, "expected a folder made by" in result.stderr) == (1, True)
     assert inspect(tmp_path / "none").exit_code == 2
+
+
+def test_an_expert_that_many_trained_says_so(law: Path) -> None:
+    """How many, how often, and by what aggregation; one contributor's expert says that."""
+    assert "one contributor" in inspect(law).stdout
+    card = read_card(law)
+    together = dataclasses.replace(card, federation=Federated(3, 2, "ffa", ("St Mary",), 4.25, 1e-5))
+    (law / "expert.json").write_text(together.to_json(), encoding="utf-8")
+    assert "3 contributors together (St Mary), 2 rounds, ffa, ε = 4.25 at δ = 1e-05" in " ".join(
+        inspect(law).stdout.split()
+    )

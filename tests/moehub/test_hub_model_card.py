@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from moehub.card import BasePin
+from moehub.card import BasePin, Federated
 from moehub.hub.model_card import Summary, read_summary, render_expert, render_moe, with_front_matter
 from tests.published import PIN, paper_card
 
@@ -68,6 +68,26 @@ def test_an_expert_without_metrics_or_statistics_has_a_card_too() -> None:
     readme = render_expert(paper_card(metrics=None))
     assert "model-index" not in matter(readme)
     assert "held-out" not in readme
+
+
+def test_a_federated_experts_card_says_how_and_by_whom() -> None:
+    """Nodes, rounds, aggregation and privacy; of names only those that the card holds, and as plain text."""
+    federation = Federated(10, 3, "ffa", contributors=("St Mary", "a|b"), epsilon=4.2317, delta=1e-5)
+    page = render_expert(paper_card(federation=federation))
+    assert "10 contributors trained it together, each on text that\nnever left its own machine" in page
+    assert "| contributors | 10, among them St Mary, ab |\n| rounds | 3 |\n| aggregation | ffa |" in page
+    assert "ε = 4.23, δ = 1e-05" in page
+    assert page.endswith("|\n")
+
+
+def test_an_expert_of_one_contributor_says_nothing_of_federations() -> None:
+    """And nothing of privacy that nobody gave."""
+    page = render_expert(paper_card())
+    assert "Federation" not in page
+    assert "trained on its contributor's text" in page
+    alone = render_expert(paper_card(federation=Federated(1, 2, "product")))
+    assert "1 contributor trained it together" in alone
+    assert "privacy" not in alone
 
 
 def test_a_strangers_text_cannot_break_out_of_its_cell() -> None:
