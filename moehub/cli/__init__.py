@@ -4,7 +4,6 @@ A command's module is imported when the command is used, so `moehub --help` load
 """
 
 import errno
-import importlib
 import os
 import sys
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from moehub import __version__
+from moehub.cli.lazy import Lazy
 from moehub.errors import ConfigError, MoehubError
 
 COMMANDS = {
@@ -23,27 +23,15 @@ COMMANDS = {
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),
+    "federate": ("moehub.cli.federate", "Train experts together with others, who keep their text."),
     "doctor": ("moehub.cli.doctor", "Check this machine: versions, devices, backends, hub."),
     "demo": ("moehub.cli.demo", "Run the whole road on this machine's own text."),
 }
 """Name → the module that holds the command as `command`, and the line that `moehub --help` shows."""
 
 
-class _Lazy(click.Group):
-    """A group whose commands are imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click's signature)
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+class _Commands(Lazy):
+    """The commands, whose errors are shown as sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -82,7 +70,11 @@ def _sentence(error: Exception) -> str:
     return f"{error.strerror}{where}{cure}"
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    modules=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="moehub")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:  # noqa: ARG001 (read from the context)
