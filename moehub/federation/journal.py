@@ -5,11 +5,13 @@ the first digits of its id.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -174,13 +176,17 @@ class Journal:
         self.path = folder / JOURNAL
 
     def write(self, event: Event) -> None:
-        """Append one event; it is on disk when this returns."""
-        line = json.dumps({"time": round(time.time(), 3), "kind": event.kind, **dataclasses.asdict(event)})
+        """Append one event; it is on disk when this returns, or the journal is as it was."""
+        values = {"time": round(time.time(), 3), "kind": event.kind, **dataclasses.asdict(event)}
+        line = f"{json.dumps(values)}\n".encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                _append(file, line)
+            except OSError:
+                file.truncate(before)
+                raise
 
     def read(self, since: int = 0) -> tuple[list[Entry], int]:
         """Return the entries after byte `since`, and where to read on; a line that is still being written waits."""
@@ -196,6 +202,12 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Yield every entry."""
         yield from self.read()[0]
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    if file.write(line) < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
+    os.fsync(file.fileno())
 
 
 def _entry(line: str) -> Entry:

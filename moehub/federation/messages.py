@@ -10,6 +10,8 @@ The text itself, its loss per example, or anything else about it has no message.
 """
 
 import dataclasses
+import io
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 DESCRIBE, TRAIN, EVALUATE, STATISTICS = "query.describe", "train", "evaluate", "query.statistics"
 _FACTS, _ARRAYS = "facts", "arrays"
+_HEADER = 4096
+"""Most bytes of the `.npy` header of an array: numpy writes 128."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +153,32 @@ class Counted:
     """Tokens in the feature sums."""
 
 
-def content(facts: Any, arrays: Arrays | None = None) -> RecordDict:
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """An array of a message as it came: what it says about itself, before any of it is decoded."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    data: bytes
+    """In numpy's `.npy` format."""
+    offset: int
+    """Where the values begin in `data`."""
+
+    def values(self) -> np.ndarray[Any, Any]:
+        """Return a copy of the values."""
+        return np.frombuffer(self.data, self.dtype, offset=self.offset).reshape(self.shape).copy()
+
+
+def packed(arrays: Arrays) -> ArrayRecord:
+    """Return arrays ready to be sent; one that goes to many nodes is packed once."""
+    return ArrayRecord({name: FlowerArray(np.ascontiguousarray(values)) for name, values in arrays.items()})
+
+
+def content(facts: Any, arrays: Arrays | ArrayRecord | None = None) -> RecordDict:
     """Return a message's content: the facts of one of the dataclasses here, and arrays by name."""
     found = RecordDict({_FACTS: ConfigRecord(dataclasses.asdict(facts))})
     if arrays is not None:
-        found[_ARRAYS] = ArrayRecord(
-            {name: FlowerArray(np.ascontiguousarray(values)) for name, values in arrays.items()}
-        )
+        found[_ARRAYS] = arrays if isinstance(arrays, ArrayRecord) else packed(arrays)
     return found
 
 
@@ -174,16 +197,36 @@ def facts(kind: type[T], found: RecordDict) -> T:
         raise FederationError(str(error)) from error
 
 
+def sent(found: RecordDict) -> dict[str, Sent]:
+    """Return the arrays in a message's content without decoding them, none where it carries none.
+
+    Raises:
+        FederationError: one of them is no plain array, or holds more or less than it says.
+    """
+    record = found.array_records.get(_ARRAYS)
+    return {} if record is None else {str(name): _sent(str(name), array) for name, array in record.items()}
+
+
 def arrays(found: RecordDict) -> dict[str, np.ndarray[Any, Any]]:
     """Return the arrays in a message's content, none where it carries none.
 
     Raises:
         FederationError: they cannot be read.
     """
-    record = found.array_records.get(_ARRAYS)
-    if record is None:
-        return {}
+    return {name: one.values() for name, one in sent(found).items()}
+
+
+def _sent(name: str, array: FlowerArray) -> Sent:
+    file = io.BytesIO(array.data[:_HEADER])
     try:
-        return {str(name): values.numpy() for name, values in record.items()}
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise FederationError(f"the message's arrays cannot be read ({error})") from error
+        version = np.lib.format.read_magic(file)
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_HEADER)
+    except (ValueError, TypeError, EOFError, OverflowError) as error:
+        raise FederationError(f"the message's array {name!r:.80} cannot be read ({error})") from error
+    held, said = len(array.data) - file.tell(), math.prod(shape) * dtype.itemsize
+    if version != (1, 0) or by_columns or dtype.hasobject or min(shape, default=0) < 0 or held != said:
+        raise FederationError(
+            f"the message's array {name!r:.80} says {dtype} of shape {shape!r:.80} in {said} bytes and holds {held}: "
+            "expected a plain array, row by row, of numpy's format 1.0"
+        )
+    return Sent(shape, dtype, array.data, file.tell())
