@@ -11,15 +11,19 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from moehub import card
 from moehub.errors import ExpertError
+
+Facts: TypeAlias = dict[str, str | int]
+Array: TypeAlias = np.ndarray[Any, Any]
 
 STATISTICS_FILE = card.STATISTICS_FILE
 FORMAT = 1
@@ -99,25 +103,51 @@ class Statistics:
             suppressed_below=max(threshold, self.suppressed_below),
         )
 
-    def save(self, path: Path) -> None:
-        """Write the statistics as safetensors; counts are stored as pairs of index and count."""
-        tensors: dict[str, Tensor] = {}
-        for name, counts in (("unigrams", self.unigrams), ("pairs", self.pairs)):
-            index = counts.nonzero().flatten()
-            tensors[f"{name}.index"] = index.to(torch.int32)
-            tensors[f"{name}.count"] = counts[index]
-        facts: dict[str, str | int] = {
-            "format": FORMAT,
+    def to_arrays(self) -> tuple[Facts, dict[str, Array]]:
+        """Return the statistics as they are stored and sent: facts, and counts as pairs of index and count."""
+        facts: Facts = {
             "tokenizer": self.tokenizer,
             "vocabulary": self.vocabulary,
             "pair_bits": self.pair_bits,
             "suppressed_below": self.suppressed_below,
         }
+        arrays: dict[str, Array] = {}
+        for name, counts in (("unigrams", self.unigrams), ("pairs", self.pairs)):
+            index = counts.nonzero().flatten()
+            arrays[f"{name}.index"] = index.to(torch.int32).numpy()
+            arrays[f"{name}.count"] = counts[index].numpy()
         if self.features is not None:
-            tensors["features.sum"], tensors["features.gram"] = self.features.sum, self.features.gram
+            for name, sums in (("sum", self.features.sum), ("gram", self.features.gram)):
+                # safetensors writes the bytes as they lie.
+                arrays[f"features.{name}"] = np.ascontiguousarray(sums.numpy())
             facts |= {"features.recipe": self.features.recipe, "features.count": self.features.count}
+        return facts, arrays
+
+    @classmethod
+    def from_arrays(cls, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> "Statistics":
+        """Return the statistics that `to_arrays` gave, or what somebody else says are some.
+
+        Raises:
+            ExpertError: they cannot be counts.
+        """
+        try:
+            tensors = {name: torch.tensor(values) for name, values in arrays.items()}
+            vocabulary, pair_bits = _sizes(facts)
+            return cls(
+                facts["tokenizer"],
+                _dense(tensors, "unigrams", vocabulary),
+                _dense(tensors, "pairs", 1 << pair_bits),
+                facts["suppressed_below"],
+                _features(tensors, facts),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise ExpertError(f"these are no router statistics ({error}): count again") from error
+
+    def save(self, path: Path) -> None:
+        """Write the statistics as safetensors."""
+        facts, arrays = self.to_arrays()
         # One entry: safetensors writes several in an order of its own, and equal statistics are to be equal bytes.
-        save_file(tensors, path, metadata={_METADATA: json.dumps(facts, sort_keys=True)})
+        save_file(arrays, path, metadata={_METADATA: json.dumps({"format": FORMAT, **facts}, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
@@ -127,23 +157,17 @@ class Statistics:
             ExpertError: the file is missing, truncated, of another format, or its counts cannot be counts.
         """
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="numpy") as file:
                 facts = json.loads((file.metadata() or {})[_METADATA])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if facts["format"] != FORMAT:
                 raise ExpertError(f"{path} has format {facts['format']!r}, expected {FORMAT!r}: update moehub")
-            vocabulary, pair_bits = _sizes(facts)
-            return cls(
-                facts["tokenizer"],
-                _dense(tensors, "unigrams", vocabulary),
-                _dense(tensors, "pairs", 1 << pair_bits),
-                facts["suppressed_below"],
-                _features(tensors, facts),
-            )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-            raise ExpertError(
-                f"{path} holds no router statistics ({error}): pull the expert again, or train it again"
-            ) from error
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise _unreadable(path, error) from error
+        try:
+            return cls.from_arrays(facts, arrays)
+        except ExpertError as error:
+            raise _unreadable(path, error.__cause__ or error) from error
 
 
 def pair_bucket(previous: Tensor, current: Tensor, buckets: int) -> Tensor:
@@ -191,6 +215,10 @@ def _joined(documents: list[Tensor]) -> tuple[Tensor, Tensor]:
     begins = torch.zeros(sum(map(len, documents)), dtype=torch.bool)
     begins[lengths.cumsum(0)] = True
     return torch.cat(documents), begins
+
+
+def _unreadable(path: Path, why: BaseException) -> ExpertError:
+    return ExpertError(f"{path} holds no router statistics ({why}): pull the expert again, or train it again")
 
 
 def _sizes(facts: Mapping[str, Any]) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -139,6 +140,49 @@ def test_equal_statistics_give_equal_bytes(tmp_path: Path) -> None:
     for name in "ab":
         _count([[1, 2, 3]]).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("with_features", [False, True])
+def test_arrays_that_were_sent_give_the_same_statistics(with_features: bool) -> None:
+    """Facts and arrays are all of them; arrays that nobody may write to are read too."""
+    counted = _count([[1, 2, 3, 3], [4]])
+    sent = Statistics("t", counted.unigrams, counted.pairs, 3, _features(1) if with_features else None)
+    facts, arrays = sent.to_arrays()
+    for values in arrays.values():
+        values.setflags(write=False)
+    received = Statistics.from_arrays(facts, arrays)
+    assert _same(received, sent)
+    assert (received.features is None) == (sent.features is None)
+    if received.features is not None and sent.features is not None:
+        assert torch.equal(received.features.gram, sent.features.gram)
+
+
+def test_arrays_lie_as_their_bytes_are_written(tmp_path: Path) -> None:
+    """Sums that are a view of something larger are saved as they read, not as they lie in memory."""
+    counted, wide = _count([[1]]), torch.arange(32).reshape(4, 8)
+    features = FeatureSums("recipe", 1, wide[:, 3], wide[:, ::2])
+    Statistics("t", counted.unigrams, counted.pairs, features=features).save(tmp_path / "s")
+    loaded = Statistics.load(tmp_path / "s").features
+    assert loaded is not None
+    assert (loaded.sum.tolist(), loaded.gram.tolist()) == (wide[:, 3].tolist(), wide[:, ::2].tolist())
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays"),
+    [
+        ({"vocabulary": "many"}, {}),
+        ({"suppressed_below": None}, {}),
+        ({}, {"unigrams.index": np.array([20], np.int32)}),
+        ({}, {"unigrams.count": np.array([-1])}),
+        ({}, {"unigrams.count": np.array(["1"])}),
+        ({}, {"unigrams.count": np.array([1.0])}),
+    ],
+)
+def test_a_strangers_arrays_are_read_strictly(facts: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """As a stranger's file: the sentence says that they are no statistics."""
+    own, counts = _count([[1]]).to_arrays()
+    with pytest.raises(ExpertError, match=r"these are no router statistics \(.*\): count again"):
+        Statistics.from_arrays({**own, **facts}, {**counts, **arrays})
 
 
 METADATA: dict[str, Any] = {"format": 1, "tokenizer": "t", "vocabulary": 20, "pair_bits": 6, "suppressed_below": 0}
