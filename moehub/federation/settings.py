@@ -137,6 +137,8 @@ class Gathering:
 def read_federation(file: Path, **changes: Any) -> FederationConfig:
     """Return the settings in a YAML file, `nodes` left aside; `changes` that are not None override them.
 
+    A change of what is below `train` is named with a dot, as `train.rank`.
+
     Raises:
         ConfigError: the file cannot be read, or holds unknown or contradicting settings.
     """
@@ -166,6 +168,9 @@ def _federation(
 ) -> FederationConfig:
     merged = {**values, **{key: value for key, value in changes.items() if value is not None}}
     train = merged.pop("train", None) or {}
+    if isinstance(train, dict):
+        named = [key for key in merged if key.startswith(_TRAIN)]
+        train = {**train, **{key.removeprefix(_TRAIN): merged.pop(key) for key in named}}
     if isinstance(train, dict) and (given := [key for key in _PER_RUN if key in train]):
         raise ConfigError(f"{source}: train holds {', '.join(given)}, but a federation sets `rounds` and `steps`")
     settings = config.from_mapping(TrainConfig, train, source=f"{source}: train")

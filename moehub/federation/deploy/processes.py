@@ -153,7 +153,7 @@ class Processes:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (one system call, no lock is taken)
+                    preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 (one system call, no lock is taken)
                 )
         except OSError as error:
             raise FederationError(
@@ -251,8 +251,8 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _die_with(parent: int) -> None:
-    """Run in the new process: be killed when the parent is; leave at once where it already was."""
+def die_with(parent: int) -> None:
+    """Let this process be killed when its parent dies, on Linux; leave at once where it already has."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

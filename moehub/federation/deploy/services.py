@@ -105,7 +105,9 @@ def supernode(
 def worker(environment: Mapping[str, str], *, desk: Path, name: str = "worker", device: str | None = None) -> Service:
     """Return the resident worker of a desk; `device` is the one accelerator that it sees."""
     seen = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
-    return Service(name, (sys.executable, "-m", "moehub.federation.node.worker", str(desk)), {**environment, **seen})
+    return Service(
+        name, (sys.executable, "-P", "-m", "moehub.federation.node.worker", str(desk)), {**environment, **seen}
+    )
 
 
 def node_configuration(path: Path, values: Mapping[str, str | int | float | bool]) -> Path:
