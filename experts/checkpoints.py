@@ -41,6 +41,8 @@ class Checkpoint:
     """Tokens learned so far."""
     seconds: float
     """Wall time spent so far."""
+    nats: float = 0.0
+    """Sum of the losses of those tokens, each as it was when it was learned."""
 
 
 def working_folder(output: Path) -> Path:
@@ -89,9 +91,9 @@ def last(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
     return max(_whole(folder), key=lambda one: one.step, default=None)
 
 
-def mark(path: Path, *, step: int, tokens: int, seconds: float) -> None:
+def mark(path: Path, *, step: int, tokens: int, seconds: float, nats: float = 0.0) -> None:
     """Declare the checkpoint in `path` whole."""
-    files.write_text(path / _MARK, files.to_json({"step": step, "tokens": tokens, "seconds": seconds}))
+    files.write_text(path / _MARK, files.to_json({"step": step, "tokens": tokens, "seconds": seconds, "nats": nats}))
 
 
 @contextlib.contextmanager

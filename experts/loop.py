@@ -5,6 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ from accelerate import PartialState
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from moehub.card import ADAPTER_WEIGHTS
@@ -27,6 +29,17 @@ from moehub.experts.settings import TrainConfig
 
 OnStep: TypeAlias = Callable[[int, float], None]
 """Called after each optimizer step as `on_step(step, loss)`; the loss is in nats per token."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which part of a longer training this one is: its learning rates are those of that part."""
+
+    first: int
+    """Steps before it."""
+    total: int
+    """Steps of the whole."""
+
 
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -90,8 +103,13 @@ def run(
     title: str,
     since: Checkpoint | None = None,
     on_step: OnStep | None = None,
+    span: Span | None = None,
+    proximal: float = 0.0,
 ) -> Checkpoint:
     """Train the adapter of `model` on `rows`, from the checkpoint `since` where there is one.
+
+    With a `span` this is a part of a longer training, and `rows` are taken in the order in which they are.
+    `proximal` is FedProx's μ: each gradient gets μ·(w − w at the start) added (Li et al. 2020, section 3.2).
 
     Returns:
         The state at the end: steps taken, tokens learned and seconds spent, those before `since` included.
@@ -114,6 +132,8 @@ def run(
             data_collator=functools.partial(collate, pad=0),
             compute_loss_func=_mean_loss,
             callbacks=[watch],
+            span=span,
+            proximal=proximal,
         )
         watch.trainer = trainer
         trainer.remove_callback(PrinterCallback)
@@ -138,11 +158,41 @@ class _Trainer(Trainer):
 
     learned = 0
 
+    def __init__(self, *, span: Span | None, proximal: float, **everything: Any) -> None:
+        super().__init__(**everything)
+        self.span, self.proximal = span, proximal
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.anchors = [(parameter, parameter.detach().clone()) for parameter in trained] if proximal else []
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.learned += int(num_items_in_batch)
+            for parameter, start in self.anchors:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - start.to(parameter.device), alpha=self.proximal)
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.span is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        scheduler: Any = super().create_scheduler(self.span.total, optimizer)
+        scheduler.lr_lambdas = [_later(share, self.span.first) for share in scheduler.lr_lambdas]
+        # Its constructor set the rates of the first step of all.
+        rates = [base * share(0) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        scheduler._last_lr = rates  # noqa: SLF001 (the Trainer logs these)
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return scheduler
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.span is None:
+            return super()._get_train_sampler(train_dataset)
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT's own way would set a frozen factor free.
+        set_peft_model_state_dict(model or self.model, load_file(Path(resume_from_checkpoint) / ADAPTER_WEIGHTS))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (the Trainer's signature)
         return 0
@@ -156,7 +206,8 @@ class _Watch(TrainerCallback):
     def __init__(self, advance: Advance, on_step: OnStep | None, since: Checkpoint | None, step_tokens: float) -> None:
         self.advance, self.on_step, self.since, self.step_tokens = advance, on_step, since, step_tokens
         self.started = time.monotonic()
-        self.first = since.step if since is not None else 0
+        self.first, self.nats = (since.step, since.nats) if since is not None else (0, 0.0)
+        self.logged = 0
         if self.first:
             advance(self.first, note="resumed")
 
@@ -166,6 +217,8 @@ class _Watch(TrainerCallback):
         loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise diverged(f"at step {state.global_step} the loss is {loss:.4g} and the gradient's norm {norm:.4g}")
+        self.nats += loss * (self.trainer.learned - self.logged)
+        self.logged = self.trainer.learned
         speed = (state.global_step - self.first) * self.step_tokens / max(time.monotonic() - self.started, 1e-9)
         self.advance(1, note=f"loss {loss:.3f}, {speed:,.0f} tokens/s")
         if self.on_step is not None:
@@ -174,15 +227,22 @@ class _Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if args.should_save:
             now = self.now(state.global_step)
-            checkpoints.mark(now.path, step=now.step, tokens=now.tokens, seconds=now.seconds)
+            checkpoints.mark(now.path, step=now.step, tokens=now.tokens, seconds=now.seconds, nats=now.nats)
 
     def now(self, step: int) -> Checkpoint:
         """Return where the training stands."""
-        tokens, seconds = (self.since.tokens, self.since.seconds) if self.since is not None else (0, 0.0)
-        path = Path(str(self.trainer.args.output_dir)) / f"checkpoint-{step}"
+        before = self.since or Checkpoint(Path(), 0, 0, 0.0)
         return Checkpoint(
-            path, step, tokens + self.trainer.learned, round(seconds + time.monotonic() - self.started, 3)
+            Path(str(self.trainer.args.output_dir)) / f"checkpoint-{step}",
+            step,
+            before.tokens + self.trainer.learned,
+            round(before.seconds + time.monotonic() - self.started, 3),
+            self.nats,
         )
+
+
+def _later(share: Callable[[int], float], first: int) -> Callable[[int], float]:
+    return lambda step: share(first + step)
 
 
 def _mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
