@@ -1,5 +1,6 @@
 """Flower's programs as services: their command lines, their environment, and when they are ready."""
 
+import contextlib
 import http.client
 import os
 import secrets
@@ -147,21 +148,34 @@ def healthy(host: str, port: int, authority: Path | None = None) -> bool:
         wire.close()
 
 
+def free_ports(count: int) -> list[int]:
+    """Return so many ports on loopback, all different, that nobody listens on.
+
+    Raises:
+        FederationError: there are not enough.
+    """
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for _ in range(200 + 2 * count):
+            if len(found) == count:
+                return found
+            probe = held.enter_context(socket.socket())
+            port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
+            with contextlib.suppress(OSError):
+                probe.bind((LOOPBACK, port))
+                found.append(port)
+    raise FederationError(
+        f"{count} ports between {_LOWEST} and {_HIGHEST} are not free on {LOOPBACK}: end what holds them"
+    )
+
+
 def free_port() -> int:
     """Return a port on loopback that nobody listens on.
 
     Raises:
         FederationError: none was found.
     """
-    for _ in range(200):
-        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
-        with socket.socket() as probe:
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
-    raise FederationError(f"no port between {_LOWEST} and {_HIGHEST} is free on {LOOPBACK}: end what holds them")
+    return free_ports(1)[0]
 
 
 def executable(name: str) -> str:
