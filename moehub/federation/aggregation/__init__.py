@@ -49,7 +49,8 @@ def aggregate(
     limit = clipping.limit(settings, norms)
     scales = tuple(clipping.scale(norm, limit) for norm in norms)
     method = privacy.noisy if settings.noise else _METHODS[settings.aggregation]
-    found = method(Gathered(settings, start, ordered, scales, round))
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
+        found = method(Gathered(settings, start, ordered, scales, round))
     if not all(np.isfinite(values).all() for values in found.weights.values()):
         raise FederationError(
             f"round {round}: the {settings.aggregation} of {len(ordered)} updates, of norms up to {max(norms):.3g}, is "

@@ -59,6 +59,5 @@ class Aggregate:
 
 
 def moved(start: Weights, changes: dict[str, np.ndarray]) -> Weights:
-    """Return `start` with `changes` added in float64, as float32; what overflows becomes infinite."""
-    with np.errstate(over="ignore"):
-        return {name: (values + changes[name]).astype(np.float32) for name, values in start.items()}
+    """Return `start` with `changes` added in float64, as float32."""
+    return {name: (values + changes[name]).astype(np.float32) for name, values in start.items()}
