@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from moehub import files
 from moehub.errors import FederationError
-from moehub.federation.deploy import processes
+from moehub.federation.deploy import endings, pids
 from moehub.federation.deploy.bundle import CLIENT, PYPROJECT, README, SERVER
 
 PLACE = "MOEHUB_FEDERATION_PLACE"
@@ -97,7 +97,7 @@ def server_app(arguments: list[str]) -> NoReturn:
     place = os.environ.get(PLACE)
     if place:
         _write_to(Path(place) / "logs" / f"{SERVER_APP}.log")
-        processes.record(Path(place), SERVER_APP, os.getpid())
+        pids.record(Path(place), SERVER_APP, os.getpid())
     flower = importlib.import_module("flwr.superlink.runtime.run_serverapp")
     install = flower.install_from_fab
 
@@ -137,7 +137,7 @@ def _write_to(log: Path) -> None:
 def main() -> NoReturn:
     """Go through the door that the first argument names; the second is the pid of whoever started it."""
     name, parent, *arguments = sys.argv[1:]
-    processes.die_with(int(parent))
+    endings.die_with(int(parent))
     sys.argv[0] = name
     if name in _SHUT:
         raise SystemExit(f"{name} is not run here: a moehub federation needs none")
