@@ -157,7 +157,7 @@ class Ended:
 
 
 Event: TypeAlias = Began | Joined | Refused | Missing | RoundBegan | Replied | Aggregated | GaveUp | Published | Ended
-_KINDS: dict[str, type[Any]] = {each.kind: each for each in Event.__args__}  # type: ignore[attr-defined]
+_KINDS: dict[str, type[Any]] = {each.kind: each for each in Event.__args__}
 
 
 @dataclass(frozen=True)
