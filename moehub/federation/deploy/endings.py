@@ -86,9 +86,7 @@ def reap(process: "subprocess.Popen[bytes]") -> int:
 def end(leaders: "list[subprocess.Popen[bytes]]", grace: float) -> None:
     """End processes and their descendants: asked, killed after `grace` seconds, and reaped."""
     children = _ask(leaders)
-    until = time.monotonic() + grace
-    while time.monotonic() < until and not (all(map(dead, leaders)) and all(map(_gone, children))):
-        time.sleep(_POLL)
+    _wait(lambda: all(map(dead, leaders)) and all(map(_gone, children)), grace)
     for leader in leaders:
         if not dead(leader):
             children += _children(leader.pid)
@@ -99,6 +97,7 @@ def end(leaders: "list[subprocess.Popen[bytes]]", grace: float) -> None:
         while not dead(leader):
             time.sleep(_POLL)
         reap(leader)
+    _wait(lambda: all(map(_gone, children)), grace)
 
 
 def _ask(leaders: "list[subprocess.Popen[bytes]]") -> list[psutil.Process]:
@@ -110,6 +109,12 @@ def _ask(leaders: "list[subprocess.Popen[bytes]]") -> list[psutil.Process]:
     for child in children:
         _send(child, signal.SIGTERM)
     return children
+
+
+def _wait(over: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not over():
+        time.sleep(_POLL)
 
 
 def _children(pid: int) -> list[psutil.Process]:
