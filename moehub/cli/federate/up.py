@@ -109,7 +109,7 @@ def _show(outcome: "Outcome", output: Path, *, as_json: bool) -> None:
     elif outcome.experts:
         _show_experts(outcome)
     if outcome.failure:
-        raise FederationError(f"{outcome.failure}; go on with --resume")
+        raise FederationError(outcome.failure)
     if outcome.experts:
         console.print(f"Publish them: moehub federate push {output} YOUR-NAME", markup=False, soft_wrap=True)
 

@@ -110,7 +110,7 @@ def up(
                 overwrite=overwrite,
                 expected=len(nodes),
             )
-            _rest(processes, nodes, port)
+            _rest(processes, nodes, "" if base.revision else str(base.folder), port)
             journal = Journal(output)
             _, start = journal.read()
             _submit(app, place)
@@ -129,7 +129,7 @@ def _superlink(processes: Processes) -> int:
     return port
 
 
-def _rest(processes: Processes, nodes: tuple[NodeConfig, ...], port: int) -> None:
+def _rest(processes: Processes, nodes: tuple[NodeConfig, ...], base: str, port: int) -> None:
     """Start all else: what starts ServerApps, a worker for each accelerator, and a SuperNode for each contributor.
 
     Each worker has a desk of its own; the nodes take turns at the desks.
@@ -145,7 +145,7 @@ def _rest(processes: Processes, nodes: tuple[NodeConfig, ...], port: int) -> Non
         processes.start(services.worker(environment, desk=desk, name=f"worker-{number}", device=device))
     for number, (node, own) in enumerate(zip(nodes, services.free_ports(len(nodes)), strict=True)):
         name, desk = _supernode(number), desks[number % len(desks)]
-        written = services.node_configuration(place / "nodes" / f"{name}.toml", configured(node, desk))
+        written = services.node_configuration(place / "nodes" / f"{name}.toml", configured(node, desk, base))
         processes.start(services.supernode(environment, name=name, superlink=address, port=own, configuration=written))
 
 
@@ -166,9 +166,9 @@ def _supernode(number: int) -> str:
     return f"node-{number}"
 
 
-def configured(node: NodeConfig, desk: Path) -> Flat:
-    """Return what a contributor's SuperNode tells its ClientApps, as Flower carries it."""
-    values = dataclasses.asdict(node)
+def configured(node: NodeConfig, desk: Path, base: str) -> Flat:
+    """Return what a contributor's SuperNode tells its ClientApps, as Flower carries it; its base may be a folder here."""
+    values = {**dataclasses.asdict(node), "base": node.base or base}
     return {**values, "data": json.dumps([str(path) for path in node.data]), "desk": str(desk)}
 
 
