@@ -1,1 +1,1 @@
-"""The server's side of a federation: it asks nodes, checks what they say, and puts an expert together."""
+"""The run: who takes part, what each round does, and what is kept of it."""

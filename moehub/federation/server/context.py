@@ -16,7 +16,7 @@ from moehub.federation.messages import Asked
 from moehub.federation.server.checkpoint import Checkpoints
 from moehub.federation.server.post import Post
 from moehub.federation.server.replies import Replies
-from moehub.federation.server.roster import Roster
+from moehub.federation.server.roster import Roster, base_of
 from moehub.federation.settings import FederationConfig
 
 T = TypeVar("T", bound=Asked)
@@ -47,15 +47,11 @@ class Run:
 
     def asked(self, domain: str) -> dict[str, str]:
         """Return what every task of a domain says, its own name left open."""
-        base = self.form.base
         return {
             "task": "",
             "run": self.name,
             "domain": domain,
-            "base": base.reference,
-            "revision": base.revision or "",
-            "digest": base.digest,
-            "tokenizer": base.tokenizer,
+            **dataclasses.asdict(base_of(self.settings, self.form)),
             "settings": json.dumps(dataclasses.asdict(self.settings.train), sort_keys=True),
         }
 

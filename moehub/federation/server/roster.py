@@ -139,8 +139,7 @@ class Roster:
         return sorted({each.domain for each in self.members.values() if each.node in self.connected})
 
     def _ask(self, nodes: set[int]) -> None:
-        base = self.form.base
-        task = DescribeTask(base.reference, base.revision or "", base.digest, base.tokenizer)
+        task = base_of(self.settings, self.form)
         letters = [Letter(node, messages.DESCRIBE, task) for node in sorted(nodes)]
         sent, _ = self.post.send(letters, _DESCRIBING)
         now = self.post.clock()
@@ -200,6 +199,7 @@ class Roster:
         return short if short not in taken else f"{name or 'node'}-{digits}"
 
 
-def registered(labels: Mapping[int, str]) -> dict[int, Registered]:
-    """Return nodes whose names alone are known, each for whatever domain it says."""
-    return {node: Registered(name) for node, name in labels.items()}
+def base_of(settings: FederationConfig, form: Form) -> DescribeTask:
+    """Return how nodes are told of the base: by repo and commit, or as the federation's settings name its folder."""
+    pin = form.base
+    return DescribeTask(pin.reference if pin.revision else settings.base, pin.revision or "", pin.digest, pin.tokenizer)

@@ -5,6 +5,7 @@ replies that were accepted. torch is imported only when the last round is done.
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,7 +23,7 @@ from moehub.federation.form import Form
 from moehub.federation.journal import Began, Ended, GaveUp, Journal
 from moehub.federation.push import EXPERTS
 from moehub.federation.server import rounds
-from moehub.federation.server.checkpoint import Checkpoints, kept_when_full
+from moehub.federation.server.checkpoint import ROUNDS, Checkpoints, kept_when_full
 from moehub.federation.server.context import Run
 from moehub.federation.server.post import Post
 from moehub.federation.server.replies import Replies
@@ -128,6 +129,8 @@ def _begin(
     overwrite: bool,
 ) -> tuple[str, State]:
     """Return the run's name and how far it has come."""
+    for unfinished in [*(checkpoints.output / ROUNDS).glob(".*"), *(checkpoints.output / EXPERTS).glob(".*")]:
+        shutil.rmtree(unfinished, ignore_errors=True)
     found = checkpoints.resume(settings, form) if resume else None
     if resume and found is None:
         console.print(f"there is no run in {checkpoints.output} to go on with: beginning anew", markup=False)

@@ -48,18 +48,14 @@ def measure(run: Run, state: State, start: str) -> dict[str, Findings]:
     """
     domains = state.unpublished()
     run.wait(lambda: all(_present(run, state, domain) for domain in domains))
-    questions = {
-        (domain, key): _questions(run, state, domain, key, start)
-        for domain in domains
-        for key in state.domains[domain].participants
-    }
+    questions = {domain: _questions(run, state, domain, start) for domain in domains}
     members = {member.node: member for domain in domains for member in _present(run, state, domain)}
     found = {stored.task: stored for stored in run.replies.stored()}
     letters = []
     for domain in domains:
         arrays = messages.packed(state.weights[domain])
         for member in _present(run, state, domain):
-            asked = questions[domain, member.key]
+            asked = questions[domain][member.key]
             letters.append(Letter(member.node, messages.EVALUATE, asked.evaluate, arrays))
             letters.append(Letter(member.node, messages.STATISTICS, asked.count))
     unanswered = [letter for letter in letters if letter.task.task not in found]
@@ -68,11 +64,11 @@ def measure(run: Run, state: State, start: str) -> dict[str, Findings]:
         if stored is not None:
             found[stored.task] = stored
     _name_absent(run, state, domains)
-    return {domain: _findings(domain, questions, found) for domain in domains}
+    return {domain: _findings(questions[domain], found) for domain in domains}
 
 
-def _findings(domain: str, questions: Mapping[tuple[str, str], _Questions], found: Mapping[str, Stored]) -> Findings:
-    asked = [questions[key] for key in sorted(questions) if key[0] == domain]
+def _findings(questions: Mapping[str, _Questions], found: Mapping[str, Stored]) -> Findings:
+    asked = [questions[key] for key in sorted(questions)]
     return Findings(
         [found[each.evaluate.task] for each in asked if each.evaluate.task in found],
         [found[each.count.task] for each in asked if each.count.task in found],
@@ -114,10 +110,14 @@ def _statistics(stored: Stored) -> "Statistics":
     return Statistics.from_arrays(facts, stored.arrays())
 
 
-def _questions(run: Run, state: State, domain: str, key: str, start: str) -> _Questions:
-    asked, weights = run.asked(domain), state.weights[domain]
+def _questions(run: Run, state: State, domain: str, start: str) -> dict[str, _Questions]:
+    """Return what each node that took part is asked, by its key."""
+    asked, weights = run.asked(domain), digest(state.weights[domain])
     evaluate = EvaluateTask(**asked, frozen_a=run.settings.frozen_a, start=start)
-    return _Questions(named(evaluate, node=key, weights=digest(weights)), named(StatisticsTask(**asked), node=key))
+    return {
+        key: _Questions(named(evaluate, node=key, weights=weights), named(StatisticsTask(**asked), node=key))
+        for key in state.domains[domain].participants
+    }
 
 
 def _present(run: Run, state: State, domain: str) -> list[Member]:
