@@ -6,12 +6,10 @@ import tomli_w
 
 from moehub import __version__, files
 from moehub.errors import FederationError
+from moehub.federation.deploy.guard import CLIENT, PYPROJECT, README, SERVER
 from moehub.federation.form import Form
 from moehub.federation.settings import FederationConfig, flatten
 
-SERVER, CLIENT = "moehub.federation.server_app:app", "moehub.federation.client_app:app"
-"""What runs at either end: installed there, never sent."""
-PYPROJECT, README = "pyproject.toml", "README.md"
 _TEXT = """# A moehub federation
 
 This Flower App carries the settings of one federation of the base `{base}`, and no code: both ends run what their own

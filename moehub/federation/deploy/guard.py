@@ -24,8 +24,10 @@ from typing import Any, NoReturn
 from moehub import files
 from moehub.errors import FederationError
 from moehub.federation.deploy import endings, pids
-from moehub.federation.deploy.bundle import CLIENT, PYPROJECT, README, SERVER
 
+SERVER, CLIENT = "moehub.federation.server_app:app", "moehub.federation.client_app:app"
+"""What runs at either end: installed there, never sent."""
+PYPROJECT, README = "pyproject.toml", "README.md"
 PLACE = "MOEHUB_FEDERATION_PLACE"
 """Environment: the folder that holds the ServerApp's log and pid, as `processes.Processes` keeps them."""
 SERVER_APP = "serverapp"

@@ -167,7 +167,7 @@ def _supernode(number: int) -> str:
 
 
 def configured(node: NodeConfig, desk: Path, base: str) -> Flat:
-    """Return what a contributor's SuperNode tells its ClientApps, as Flower carries it; its base may be a folder here."""
+    """Return what a contributor's SuperNode tells its ClientApps, as Flower carries it; `base` is a folder or empty."""
     values = {**dataclasses.asdict(node), "base": node.base or base}
     return {**values, "data": json.dumps([str(path) for path in node.data]), "desk": str(desk)}
 
