@@ -19,8 +19,9 @@ from moehub.console import console
 )
 @click.option("--base", metavar="MODEL", help="A causal LM in place of the small one: a folder, or org/name on a hub.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Starts every training.")
+@click.option("--federated", is_flag=True, help="Several nodes train each expert together, through Flower.")
 @options.as_json
-def command(output: Path, base: str | None, seed: int, as_json: bool) -> None:
+def command(output: Path, base: str | None, seed: int, federated: bool, as_json: bool) -> None:
     """Run the whole road on this machine's own text: no download, no GPU, a few minutes.
 
     Four contributors each train an expert on a small base and publish it to a hub. The experts are fetched,
@@ -29,12 +30,13 @@ def command(output: Path, base: str | None, seed: int, as_json: bool) -> None:
     \b
     Examples:
       moehub demo
+      moehub demo --federated
       moehub demo --base HuggingFaceTB/SmolLM2-135M --output smollm
     """  # noqa: D301
     from moehub.demo import road, terminal
     from moehub.demo.config import DemoConfig
 
-    shown = road.walk(output, dataclasses.replace(DemoConfig(), seed=seed), base=base)
+    shown = road.walk(output, dataclasses.replace(DemoConfig(), seed=seed), base=base, federated=federated)
     if as_json:
         click.echo(shown.report.to_json(), nl=False)
     else:

@@ -1,6 +1,7 @@
 """The demo's settings."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from moehub.demo.base import BaseConfig
 from moehub.demo.corpora import Sizes
@@ -12,6 +13,18 @@ def _expert() -> TrainConfig:
     return TrainConfig(
         rank=16, alpha=32, learning_rate=6e-3, max_steps=160, batch_size=4, holdout=0.02, save_every=1_000_000
     )
+
+
+@dataclass(frozen=True)
+class Share:
+    """How the contributors of one domain train its expert together; every expert learns from as many rows as alone."""
+
+    nodes: int = 2
+    """Contributors of each domain: its documents are dealt to them in turn."""
+    rounds: int = 2
+    aggregation: Literal["ffa", "product"] = "product"
+    learning_rate: float = 6e-3
+    """On the small base."""
 
 
 @dataclass(frozen=True)
@@ -28,5 +41,7 @@ class DemoConfig:
     given_base_rate: float = 3e-4
     """Learning rate of experts on a base that was given: larger models learn with smaller steps."""
     router: RouterSettings = field(default_factory=RouterSettings)
+    share: Share = field(default_factory=Share)
+    """Of a federated demo."""
     seed: int = 0
     """Draws the exercises and the turns, and starts every training."""

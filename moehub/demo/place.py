@@ -2,6 +2,7 @@
 
 base/             the base
 generic.txt       the prose that the null expert's statistics come from
+federation/       the run, its journal and the experts as they came from it, where nodes trained them together
 hub/              the hub, a folder
 experts/NAME/     the experts, as they came from the hub
 moe/              the MoE of the four
@@ -34,6 +35,11 @@ class Place:
     def generic(self) -> Path:
         """The prose for the null expert."""
         return self.folder / "generic.txt"
+
+    @property
+    def federation(self) -> Path:
+        """The federation's run."""
+        return self.folder / "federation"
 
     @property
     def hub(self) -> Path:
@@ -74,7 +80,7 @@ def make_place(folder: Path) -> Place:
         )
     for path in (place.json, place.html, place.generic):
         path.unlink(missing_ok=True)
-    for old in (place.base, place.hub, place.moe, place.folder / "experts"):
+    for old in (place.base, place.federation, place.hub, place.moe, place.folder / "experts"):
         if old.exists():
             shutil.rmtree(old)
     files.write_text(place.folder / _MARK, "made by `moehub demo`, which empties this folder when it is run again\n")

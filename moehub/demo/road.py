@@ -26,13 +26,16 @@ class Demonstration:
     """Text that switches domains, each token with the expert that it went to."""
 
 
-def walk(output: Path, config: DemoConfig | None = None, *, base: str | None = None) -> Demonstration:
+def walk(
+    output: Path, config: DemoConfig | None = None, *, base: str | None = None, federated: bool = False
+) -> Demonstration:
     """Walk the whole road, leave everything in the folder `output`, and return what came out.
 
     Args:
         output: emptied first if an earlier demo stands there.
         config: sizes, settings and seed.
         base: a base to use in place of the small one: a folder, or `org/name` on a hub.
+        federated: let several nodes train each expert together, through Flower.
 
     Raises:
         MoehubError: `output` holds something else, or a step of the road failed.
@@ -51,11 +54,16 @@ def walk(output: Path, config: DemoConfig | None = None, *, base: str | None = N
         found = steps.provide_base(place, text, config, base)
 
     with tempfile.TemporaryDirectory() as elsewhere:
-        for corpus in text.contributors:
+        trained, given = Path(elsewhere), base is not None
+        if federated:
+            headline = f"Experts: {config.share.nodes} nodes of each domain train together, through Flower"
+            with clock.step("federate", headline):
+                trained = steps.federate(found, text.contributors, place.federation, trained, config, given=given)
+        for corpus in () if federated else text.contributors:
             with clock.step(f"train {corpus.name}", f"Expert: {corpus.name} trains on text of its own"):
-                steps.train(found, corpus, Path(elsewhere) / corpus.name, config, given=base is not None)
+                steps.train(found, corpus, trained / corpus.name, config, given=given)
         with clock.step("push", "Push: the experts are published, the text is not"):
-            steps.push(hub, Path(elsewhere), everyone)
+            steps.push(hub, trained, everyone)
 
     with clock.step("pull", "Pull: every file is checked"):
         steps.pull(hub, place, everyone)

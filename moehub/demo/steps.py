@@ -2,19 +2,25 @@
 
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from moehub import base as bases
+from moehub import files
 from moehub.base import Base
 from moehub.console import console
 from moehub.demo import base as small
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Corpora, Corpus
 from moehub.demo.place import Place
+from moehub.errors import FederationError
 from moehub.experts import training
 from moehub.experts.examples import Text
+from moehub.experts.settings import TrainConfig
+from moehub.federation.push import EXPERTS
+from moehub.federation.settings import FederationConfig, Gathering, NodeConfig
 from moehub.hub import Hub
 from moehub.merge import merging
 
@@ -43,23 +49,72 @@ def provide_base(place: Place, text: Corpora, config: DemoConfig, given: str | N
         found.load_config()
         small.copy_base(found.folder, place.base)
         return found
+    small.copy_base(small_base(text, config), place.base)
+    return bases.find(str(place.base))
+
+
+def small_base(text: Corpora, config: DemoConfig) -> Path:
+    """Return the folder of the small base, trained on prose and a little of each contributor's text."""
     documents = [*text.generic.train]
     for corpus in text.contributors:
         documents += first(corpus.train, config.base_share)
-    settings = dataclasses.replace(config.base, seed=config.seed)
-    small.copy_base(small.small_base(documents, settings), place.base)
-    return bases.find(str(place.base))
+    return small.small_base(documents, dataclasses.replace(config.base, seed=config.seed))
 
 
 def train(base: Base, corpus: Corpus, output: Path, config: DemoConfig, *, given: bool) -> None:
     """Train one contributor's expert; `given` says that the base is not the small one."""
-    settings = dataclasses.replace(
+    rate = config.given_base_rate if given else config.expert.learning_rate
+    examples = [Text(document, corpus.name) for document in corpus.train]
+    training.train(base, corpus.name, examples, output, _expert(config, rate))
+
+
+def federate(
+    base: Base, contributors: Sequence[Corpus], output: Path, texts: Path, config: DemoConfig, *, given: bool
+) -> Path:
+    """Let several nodes of each domain train its expert together, and return the folder of the experts.
+
+    Each node's text is written to the folder `texts`.
+
+    Raises:
+        FederationError: a domain ended without an expert.
+    """
+    from moehub.federation.deploy import launch
+
+    share, expert = config.share, config.expert
+    nodes = [node for corpus in contributors for node in _nodes(corpus, texts, share.nodes)]
+    settings = FederationConfig(
+        base=base.location,
+        rounds=share.rounds,
+        steps=max(1, (expert.max_steps or 1) // (share.nodes * share.rounds)),
+        aggregation=share.aggregation,
+        train=dataclasses.replace(
+            _expert(config, config.given_base_rate if given else share.learning_rate), max_steps=None
+        ),
+    )
+    outcome = launch.up(Gathering(settings, tuple(nodes)), output)
+    if outcome.failure or outcome.gave_up:
+        raise FederationError(outcome.failure or outcome.gave_up[0].reason)
+    return output / EXPERTS
+
+
+def _nodes(corpus: Corpus, texts: Path, count: int) -> list[NodeConfig]:
+    """Deal the documents to `count` nodes in turn."""
+    nodes = []
+    for number in range(count):
+        name = f"{corpus.name}-{number + 1}"
+        lines = [json.dumps({"text": document}) + "\n" for document in corpus.train[number::count]]
+        files.write_text(texts / f"{name}.jsonl", "".join(lines))
+        nodes.append(NodeConfig(corpus.name, (texts / f"{name}.jsonl",), name=name))
+    return nodes
+
+
+def _expert(config: DemoConfig, rate: float) -> TrainConfig:
+    return dataclasses.replace(
         config.expert,
         seed=config.seed,
         dtype="bfloat16" if small.bf16_is_quick() else config.expert.dtype,
-        learning_rate=config.given_base_rate if given else config.expert.learning_rate,
+        learning_rate=rate,
     )
-    training.train(base, corpus.name, [Text(document, corpus.name) for document in corpus.train], output, settings)
 
 
 def push(hub: Hub, trained: Path, names: Sequence[str]) -> None:
