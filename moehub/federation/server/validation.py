@@ -201,12 +201,10 @@ def _require_base(digest: str, form: Form) -> None:
 
 
 def _require_names(sent: Mapping[str, Sent], names: set[str]) -> None:
-    if sent.keys() != names:
-        strange = sorted(sent.keys() ^ names)
-        raise FederationError(
-            f"it sent {len(sent)} arrays, expected {len(names)}: {strange[0]!r:.80} is "
-            + ("unknown" if strange[0] in sent else "missing")
-        )
+    missing, unknown = sorted(names - sent.keys()), sorted(sent.keys() - names)
+    faults = [f"{each[0]!r:.80} is {how}" for each, how in ((missing, "missing"), (unknown, "unknown")) if each]
+    if faults:
+        raise FederationError(f"it sent {len(sent)} arrays, expected {len(names)}: {' and '.join(faults)}")
 
 
 def _require(name: str, value: object, holds: bool, expected: str) -> None:
