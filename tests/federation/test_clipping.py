@@ -1,6 +1,7 @@
 """Changes beyond the median norm are scaled down to it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from moehub.federation.aggregation import aggregate, clipping, mean, product
+from moehub.federation.aggregation import aggregate, clipping, mean, norms, product
 from moehub.federation.weights import B, Weights
 from tests.federation.updates import adapter, cosine, federation, flat, near, products, settings, updates
 
@@ -54,6 +55,7 @@ def test_who_was_clipped_is_named(aggregation: str) -> None:
     found = aggregate(chosen, start, updates(sent), round=1)
     size = product.norm if aggregation == "product" else mean.norm
     assert found.norms == {f"node-{place:02d}": size(chosen, start, each) for place, each in enumerate(sent)}
+    assert list(found.norms.values()) == norms(chosen, start, updates(sent))
     median = sorted(found.norms.values())[2]
     assert found.clipped == tuple(node for node, norm in found.norms.items() if norm > median)
     assert "node-03" in found.clipped
@@ -123,3 +125,13 @@ def test_the_norm_is_over_all_values() -> None:
     sent = near(start, 1, 1e-3)
     expected = float(np.linalg.norm(flat(sent) - flat(start)))
     assert mean.norm(settings(), start, sent) == pytest.approx(expected, rel=1e-12)
+
+
+def test_two_nodes_of_one_name_are_two() -> None:
+    """Who takes another's name does not take its norm: the long change is clipped all the same."""
+    chosen, start, sent = federation("ffa", nodes=4, clip=True)
+    long = {name: start[name] - 1000 * (values - start[name]) for name, values in sent[0].items()}
+    named = [replace(each, node="same") for each in updates([long, *sent])]
+    for order in (named, named[::-1]):
+        found = aggregate(chosen, start, order, round=1)
+        assert np.linalg.norm(flat(found.weights) - flat(start)) <= sorted(norms(chosen, start, named))[2]

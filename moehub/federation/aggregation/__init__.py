@@ -14,7 +14,7 @@ from moehub.federation.aggregation.update import Aggregate, Gathered, Update
 from moehub.federation.settings import FederationConfig
 from moehub.federation.weights import Weights
 
-__all__ = ["Aggregate", "Update", "aggregate"]
+__all__ = ["Aggregate", "Update", "aggregate", "norms"]
 
 _METHODS: dict[str, Callable[[Gathered], Aggregate]] = {
     "ffa": mean.mean,
@@ -44,23 +44,28 @@ def aggregate(
     """
     ordered = tuple(sorted(updates, key=lambda update: update.node))
     _check(ordered, round)
-    size = product.norm if settings.aggregation == "product" else mean.norm
-    norms = [size(settings, start, update.load()) for update in ordered]
-    limit = clipping.limit(settings, norms)
-    scales = tuple(clipping.scale(norm, limit) for norm in norms)
+    sizes = norms(settings, start, ordered)
+    limit = clipping.limit(settings, sizes)
+    scales = tuple(clipping.scale(size, limit) for size in sizes)
     method = privacy.noisy if settings.noise else _METHODS[settings.aggregation]
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
         found = method(Gathered(settings, start, ordered, scales, round))
     if not all(np.isfinite(values).all() for values in found.weights.values()):
         raise FederationError(
-            f"round {round}: the {settings.aggregation} of {len(ordered)} updates, of norms up to {max(norms):.3g}, is "
+            f"round {round}: the {settings.aggregation} of {len(ordered)} updates, of norms up to {max(sizes):.3g}, is "
             "beyond what float32 holds: set clip to true, or refuse such nodes"
         )
     return dataclasses.replace(
         found,
-        norms={update.node: norm for update, norm in zip(ordered, norms, strict=True)},
-        clipped=tuple(update.node for update, norm in zip(ordered, norms, strict=True) if norm > limit),
+        norms={update.node: size for update, size in zip(ordered, sizes, strict=True)},
+        clipped=tuple(update.node for update, size in zip(ordered, sizes, strict=True) if size > limit),
     )
+
+
+def norms(settings: FederationConfig, start: Weights, updates: Sequence[Update]) -> list[float]:
+    """Return how far each update is from `start`: in its values, or under `product` in alpha / rank · B·A."""
+    size = product.norm if settings.aggregation == "product" else mean.norm
+    return [size(settings, start, update.load()) for update in updates]
 
 
 def _check(updates: Sequence[Update], round: int) -> None:  # noqa: A002 (the domain's word)
