@@ -33,7 +33,7 @@ def describe(message: Message, context: Context) -> Message:
     def answer() -> RecordDict:
         task = messages.facts(DescribeTask, message.content)
         node, folder = contributor.from_flower(context.node_config)
-        found = bases.find(node.base or task.base, revision=task.revision or None)
+        found = contributor.base_of(node, task.base, task.revision)
         holder = Desk(folder).service.last()
         return messages.content(
             Description(

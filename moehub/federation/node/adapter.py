@@ -16,8 +16,9 @@ from moehub.experts import adaptation
 from moehub.experts.publication import diverged
 from moehub.experts.settings import TrainConfig
 from moehub.federation import weights
+from moehub.federation.aggregation.product import Sum
 from moehub.federation.messages import Arrays
-from moehub.federation.weights import A, B, Weights
+from moehub.federation.weights import A, Array, B, Weights
 
 
 @contextmanager
@@ -72,10 +73,11 @@ def received(
     return {**drawn, **arrays}
 
 
-def cut(whole: Mapping[str, np.ndarray[Any, Any]], rank: int) -> Weights:
+def cut(whole: Arrays, rank: int) -> Weights:
     """Return the adapter of `rank` whose products B·A are nearest to those of `whole`, as balanced factors.
 
-    Where B is zero, as at the beginning, the first rows of A are kept: there is no product yet.
+    Where a product has a smaller rank, as at the beginning, the other rows of A are those of `whole` beside zeros in
+    B: the product is the same, and training can use the direction.
     """
     found: Weights = {}
     for name in (name.removesuffix(A) for name in whole if name.endswith(A)):
@@ -83,20 +85,18 @@ def cut(whole: Mapping[str, np.ndarray[Any, Any]], rank: int) -> Weights:
     return found
 
 
-def _cut(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], rank: int) -> tuple[np.ndarray[Any, Any], Any]:
-    if len(a) <= rank or not b.any():
-        return a[:rank], b[:, :rank]
-    q_b, r_b = np.linalg.qr(b.astype(np.float64))
-    q_a, r_a = np.linalg.qr(a.astype(np.float64).T)
-    u, energies, v = np.linalg.svd(r_b @ r_a.T)
-    root = np.sqrt(energies[:rank])
-    return (
-        (root[:, None] * (q_a @ v[:rank].T).T).astype(np.float32),
-        (q_b @ u[:, :rank] * root).astype(np.float32),
-    )
+def _cut(a: Array, b: Array, rank: int) -> tuple[Array, Array]:
+    if len(a) <= rank:
+        return a, b
+    whole = Sum(len(b), a.shape[1], rank)
+    whole.add(1.0, b, a)
+    left, right, _ = whole.factors(rank)
+    padded = np.zeros((len(b), rank), np.float32)
+    padded[:, : left.shape[1]] = left
+    return np.vstack([right, a[len(right) : rank]]), padded
 
 
-def put(model: Any, values: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def put(model: Any, values: Arrays) -> None:
     """Set the adapter of `model`."""
     set_peft_model_state_dict(model, {name: torch.tensor(array) for name, array in values.items()})
 

@@ -6,24 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moehub import base as bases
 from moehub import config
 from moehub.card import check_name
-from moehub.errors import ConfigError, ExpertError
-from moehub.federation.settings import NodeConfig
+from moehub.errors import ConfigError, ExpertError, FederationError
+from moehub.federation.settings import Flat, NodeConfig
 
 _SOURCE = "the node's configuration"
 _SIMULATION = frozenset({"partition-id", "num-partitions"})
 """Flower's simulation adds these to every node's configuration."""
 
 
-def to_flower(node: NodeConfig, desk: Path) -> str:
-    """Return the text of `--node-config` for a node whose desk is the folder `desk`; `from_flower` reads it."""
-    values = {
-        **dataclasses.asdict(node),
-        "data": json.dumps([str(path) for path in node.data], ensure_ascii=False),
-        "desk": str(desk),
-    }
-    return " ".join(f"{name}={_quoted(value)}" for name, value in values.items())
+def to_flower(node: NodeConfig, desk: Path) -> Flat:
+    """Return what the SuperNode of a contributor with this desk tells its ClientApps; `from_flower` reads it."""
+    data = json.dumps([str(path) for path in node.data], ensure_ascii=False)
+    return {**dataclasses.asdict(node), "data": data, "desk": str(desk)}
 
 
 def from_flower(values: Mapping[str, Any]) -> tuple[NodeConfig, Path]:
@@ -52,12 +49,19 @@ def from_flower(values: Mapping[str, Any]) -> tuple[NodeConfig, Path]:
     return node, Path(desk)
 
 
-def _quoted(value: str | float) -> str:
-    """Return a value in TOML; texts without a double quote inside, because Flower looks for the next one."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    inside = json.dumps(value, ensure_ascii=False)[1:-1]
-    return '"' + inside.replace(r"\"", r"\u0022").replace("\x7f", r"\u007F") + '"'
+def base_of(node: NodeConfig, reference: str, revision: str) -> bases.Base:
+    """Return the base that a federation names, from where the contributor keeps it.
+
+    Raises:
+        BaseModelError: there is none.
+        FederationError: the federation's own is a folder, so that only the contributor can say where.
+    """
+    if not node.base and not revision and not Path(reference).is_dir():
+        raise FederationError(
+            f"the federation's base {reference!r} comes from no hub, and this node does not say where it keeps it: "
+            "name the folder with --base"
+        )
+    return bases.find(node.base or reference, revision=revision or None)
 
 
 def _paths(given: Any) -> list[str]:

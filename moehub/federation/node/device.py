@@ -57,9 +57,11 @@ def here() -> "torch.device":
 
 def name(device: "torch.device") -> str:
     """Return what a person calls a device."""
+    if device.type != "cuda":
+        return device.type
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return torch.cuda.get_device_name(device)
 
 
 @contextmanager
@@ -83,9 +85,11 @@ def held(device: "torch.device") -> Iterator[None]:
 
 def _identity(device: "torch.device") -> str:
     """Return what names the device on this machine, whatever number it has in this process."""
+    if device.type != "cuda":
+        return device.type
     import torch
 
-    return f"cuda-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else device.type
+    return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def _folder() -> Path:

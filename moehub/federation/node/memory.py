@@ -16,6 +16,7 @@ from moehub.experts.packing import Row, keeps_apart
 from moehub.experts.settings import TrainConfig
 from moehub.federation.messages import Asked
 from moehub.federation.node import device
+from moehub.federation.node.contributor import base_of
 from moehub.federation.settings import NodeConfig
 
 
@@ -87,7 +88,7 @@ class Memory:
         wanted = (contributor.base, task.base, task.revision, task.digest, task.tokenizer, config.dtype)
         if self._base is None or self._known != wanted:
             self._base, self._known = None, ()
-            found = bases.find(contributor.base or task.base, revision=task.revision or None)
+            found = base_of(contributor, task.base, task.revision)
             tokenizer = found.load_tokenizer()
             loaded = Loaded(found, tokenizer, config)
             _same("base", bases.weights_digest(found.folder), task.digest, found)
