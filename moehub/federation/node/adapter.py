@@ -36,6 +36,7 @@ def on(base: Any, config: TrainConfig, *, frozen_a: bool = False) -> Iterator[An
         yield model
     finally:
         base.activation_checkpointing_disable()
+        base.disable_input_require_grads()
         model.unload()
         base.eval()
 
