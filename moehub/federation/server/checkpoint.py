@@ -56,7 +56,7 @@ class Checkpoints:
         """Return the name of the run in this folder and how far it has come, or None if there is none.
 
         Raises:
-            FederationError: it is another run; everything that differs is listed.
+            FederationError: it is another run, and everything that differs is listed; or it cannot be read.
         """
         try:
             before = json.loads((self.output / RUN).read_text(encoding="utf-8"))
@@ -88,7 +88,11 @@ class Checkpoints:
             try:
                 return _read(folder)
             except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-                console.print(f"the checkpoint {folder} is damaged ({error}): taking the one before", markup=False)
+                console.print(f"the checkpoint {folder} is damaged ({error})", markup=False, soft_wrap=True)
+        if self._folders():
+            raise FederationError(
+                f"no checkpoint in {self.output / ROUNDS} can be read: leave out --resume to begin anew"
+            )
         return State()
 
     def _folders(self) -> list[Path]:
@@ -160,9 +164,7 @@ def _progress(values: dict[str, Any], source: str) -> Progress:
     participants = {
         key: config.from_mapping(Participant, each, source=source) for key, each in values["participants"].items()
     }
-    return dataclasses.replace(
-        config.from_mapping(Progress, {**values, "participants": {}}, source=source), participants=participants
-    )
+    return config.from_mapping(Progress, {**values, "participants": participants}, source=source)
 
 
 def _short(value: Any) -> str:

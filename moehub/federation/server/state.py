@@ -32,7 +32,7 @@ class Progress:
     """Keys of the nodes that are not asked again in the round in progress: their replies were refused."""
     tokens: int = 0
     """That were learned, by all nodes in all rounds."""
-    participants: Mapping[str, Participant] = field(default_factory=dict)
+    participants: dict[str, Participant] = field(default_factory=dict)
     """Key of the node → what is known of it."""
     gave_up: str = ""
     """Why there will be no expert; empty: it goes on."""
