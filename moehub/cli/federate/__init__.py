@@ -6,6 +6,14 @@ from moehub.cli.lazy import Lazy
 
 COMMANDS = {
     "up": ("moehub.cli.federate.up", "Run a whole federation on this machine."),
+    "server": ("moehub.cli.federate.server", "Serve a federation whose nodes are elsewhere."),
+    "invite": ("moehub.cli.federate.invite", "Write what a contributor needs to find the server."),
+    "register": ("moehub.cli.federate.register", "Let a node in, by its public key."),
+    "unregister": ("moehub.cli.federate.unregister", "Shut a node out."),
+    "run": ("moehub.cli.federate.run", "Hand a run to the server."),
+    "status": ("moehub.cli.federate.status", "Show the nodes, the run and its rounds."),
+    "stop": ("moehub.cli.federate.stop", "Stop a run, or the server."),
+    "logs": ("moehub.cli.federate.logs", "Show what the server's processes wrote."),
     "push": ("moehub.cli.federate.push", "Publish the finished experts to a hub."),
     "bundle": ("moehub.cli.federate.bundle", "Make the folder that `flwr run` takes."),
 }

@@ -6,7 +6,7 @@ send costs nothing.
 
 import base64
 import binascii
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class Admission:
             name = base64.b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True)
             signature = base64.b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER], validate=True)
             signed = headers[TIMESTAMP_HEADER]
-            at = datetime.datetime.fromisoformat(signed)
-            age = (datetime.datetime.now(datetime.UTC) - at).total_seconds()
+            at = dt.datetime.fromisoformat(signed)
+            age = (dt.datetime.now(dt.UTC) - at).total_seconds()
         except (KeyError, ValueError, TypeError, binascii.Error):
             return FORGED
         key = self._registered().get(name)

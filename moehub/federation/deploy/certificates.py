@@ -4,7 +4,7 @@ The authority stays the same for ten years, so an invitation stays good; it sign
 that nears its end or is to hold for other names.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from moehub.errors import FederationError
 ALWAYS = ("localhost", "127.0.0.1")
 """Names that every certificate holds for: the server's own processes use them."""
 _AUTHORITY_DAYS, _SERVER_DAYS, _EARLY_DAYS = 3650, 730, 30
-_CLOCKS = datetime.timedelta(hours=1)
+_CLOCKS = dt.timedelta(hours=1)
 """How far a contributor's clock may be behind."""
 
 
@@ -34,7 +34,7 @@ class Certificates:
     certificate: Path
     key: Path
 
-    def expiry(self) -> datetime.datetime:
+    def expiry(self) -> dt.datetime:
         """Return when the server's certificate ends.
 
         Raises:
@@ -88,7 +88,7 @@ def write_key(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:  # noqa: PTH123 (Path.open takes no opener)
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -106,7 +106,7 @@ def _good(found: Certificates, wanted: Sequence[x509.GeneralName]) -> bool:
     return (
         set(wanted) <= set(named)
         and certificate.issuer == authority.subject
-        and certificate.not_valid_after_utc > _now() + datetime.timedelta(days=_EARLY_DAYS)
+        and certificate.not_valid_after_utc > _now() + dt.timedelta(days=_EARLY_DAYS)
     )
 
 
@@ -150,7 +150,7 @@ def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
         .issuer_name(issuer)
         .public_key(key)
         .not_valid_before(_now() - _CLOCKS)
-        .not_valid_after(_now() + datetime.timedelta(days=days))
+        .not_valid_after(_now() + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -200,5 +200,5 @@ def _write(path: Path, certificate: x509.Certificate) -> None:
     files.write_text(path, certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

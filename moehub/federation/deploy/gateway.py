@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from moehub.federation.deploy.admission import NOT_REGISTERED, Admission
+from moehub.federation.deploy.admission import Admission
 
 LARGEST = 32 << 20
 """Bytes of one request. Flower sends arrays in pieces of 5 MiB."""
@@ -66,23 +66,30 @@ class Gateway:
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the answer to a request that goes no further, None where it may."""
-        path, method = request.scope["raw_path"], request.method
+        path = request.scope["raw_path"]
         if request.scope["query_string"]:
             return _said(403, "no query is taken here")
-        if path == _HEALTH and method in ("GET", "HEAD"):
+        if path == _HEALTH and request.method in ("GET", "HEAD"):
             return None
-        if not _NODES.fullmatch(path) or method != "POST":
+        if not _NODES.fullmatch(path) or request.method != "POST":
             return _said(403, "only nodes are served here")
+        return self._unfit(request) or self._strange(request, entering=path in _ENTERING)
+
+    def _unfit(self, request: Request) -> Response | None:
         if "content-length" in request.headers and "transfer-encoding" in request.headers:
             return _said(400, "a request has one length")
         if int(request.headers.get("content-length", 0)) > self.largest:
-            return _said(413, f"a request may carry {self.largest:,} bytes")
+            return self._too_large()
+        return None
+
+    def _strange(self, request: Request, *, entering: bool) -> Response | None:
         reason = self.admission.refusal(request.headers) if self.admission is not None else ""
         if not reason:
             return None
-        if path in _ENTERING:
-            return _said(400, reason, code=_REFUSED)
-        return _said(401, reason)
+        return _said(400, reason, code=_REFUSED) if entering else _said(401, reason)
+
+    def _too_large(self) -> Response:
+        return _said(413, f"a request may carry {self.largest:,} bytes")
 
     async def _passed_on(self, request: Request) -> Response:
         path = request.scope["raw_path"].decode("ascii")
@@ -92,7 +99,7 @@ class Gateway:
         try:
             answer = await self.client.send(made, stream=True)
         except _TooLargeError:
-            return _said(413, f"a request may carry {self.largest:,} bytes")
+            return self._too_large()
         except httpx2.TransportError:
             return _said(502, "the SuperLink does not answer")
         return StreamingResponse(

@@ -32,7 +32,12 @@ class Invitation:
 
 def write(path: Path, invitation: Invitation) -> None:
     """Write an invitation."""
-    files.write_text(path, files.to_json(dataclasses.asdict(invitation)))
+    files.write_text(path, to_json(invitation))
+
+
+def to_json(invitation: Invitation) -> str:
+    """Return an invitation as it stands in a file."""
+    return files.to_json(dataclasses.asdict(invitation))
 
 
 def read(path: Path) -> Invitation:
@@ -42,17 +47,21 @@ def read(path: Path) -> Invitation:
         ConfigError: it is none.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError(f"it is larger than {_LARGEST:,} bytes")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        pinned = values.get("base")
-        pin = None if pinned is None else config.from_mapping(BasePin, pinned, source="its base")
-        invitation = config.from_mapping(Invitation, {**values, "base": pin}, source="it")
-        if invitation.format != _FORMAT:
-            raise ConfigError(f"its format is {invitation.format}, this moehub reads {_FORMAT}")
+        return _parsed(path)
     except (OSError, ValueError, AttributeError, TypeError, ConfigError) as error:
         raise ConfigError(
             f"{path} is no invitation to a federation ({error}): ask its operator for what `moehub federate invite` "
             "wrote"
         ) from error
+
+
+def _parsed(path: Path) -> Invitation:
+    if path.stat().st_size > _LARGEST:
+        raise ConfigError(f"it is larger than {_LARGEST:,} bytes")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    pinned = values.get("base")
+    pin = None if pinned is None else config.from_mapping(BasePin, pinned, source="its base")
+    invitation = config.from_mapping(Invitation, {**values, "base": pin}, source="it")
+    if invitation.format != _FORMAT:
+        raise ConfigError(f"its format is {invitation.format}, this moehub reads {_FORMAT}")
     return invitation

@@ -87,15 +87,19 @@ def supernode(
     port: int,
     configuration: Path,
     authority: Path | None = None,
+    system: bool = False,
     key: Path | None = None,
     restarts: int = 5,
 ) -> Service:
-    """Return a SuperNode; `configuration` is what `node_configuration` wrote, `key` its private key."""
+    """Return a SuperNode; `configuration` is what `node_configuration` wrote, `key` its private key.
+
+    With `system`, the SuperLink's certificate is one that this machine trusts without an `authority`.
+    """
     options = ["--auth-supernode-private-key", str(key)] if key is not None else []
     return Service(
         name,
         (
-            *(executable("flower-supernode"), *_client_tls(authority), "--superlink", superlink),
+            *(executable("flower-supernode"), *([] if system else _client_tls(authority)), "--superlink", superlink),
             *("--host", LOOPBACK, "--port", str(port), "--node-config", str(configuration), *options),
         ),
         environment,
