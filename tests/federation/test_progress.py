@@ -40,8 +40,8 @@ COURSE: tuple[tuple[Event, str], ...] = (
     (
         Aggregated(1, "law", 4, 2.25, 0, 0, 1.0, ("a", "b"), ("c",), 0.125, 1.5),
         (
-            "round 1, law: 4 nodes, loss 2.2500, 0 bytes, 1.0 s, clipped A B, left out C, 12.5% of the energy discarded, "
-            "ε = 1.50"
+            "round 1, law: 4 nodes, loss 2.2500, 0 bytes, 1.0 s, clipped A B, left out C, "
+            "12.5% of the energy discarded, ε = 1.50"
         ),
     ),
     (GaveUp(2, "law", "no quorum"), "law gave up in round 2: no quorum"),
