@@ -1,7 +1,6 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from moehub import base as bases
 from moehub.errors import ConfigError, FederationError, TrainingError
-from moehub.experts import adaptation, data, material, packing
+from moehub.experts import adaptation, data, loop, material, packing
 from moehub.experts.evaluation import evaluate_loss
 from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
@@ -180,7 +179,7 @@ def test_rounds_learn_their_shares(
         seen.append(rows)
         raise Stop
 
-    monkeypatch.setattr(work.loop, "run", run)
+    monkeypatch.setattr(loop, "run", run)
     config = small(batch_size=3)
     rows, _ = _rows(base_folder, contributor(tmp_path, base_folder).data[0].parent, config)
     for number in (1, 2, 3):
@@ -336,7 +335,7 @@ def test_weights_of_another_form_are_refused(tmp_path: Path, base_folder: Path, 
     elif fault == "unknown":
         sent["lm_head.weight"] = sent[name]
     else:
-        sent[name] = sent[name].T if fault == "shape" else sent[name].astype("f8")  # type: ignore[assignment]
+        sent[name] = sent[name].T if fault == "shape" else sent[name].astype("f8")
     with pytest.raises(FederationError, match=r"the federation sent .* as .*, expected .* of float32"):
         work.perform(
             messages.TRAIN, training(base_folder, config), sent, contributor(tmp_path, base_folder), tmp_path, kept
@@ -359,8 +358,10 @@ def test_evaluation_measures_base_and_expert_on_what_is_held_out(
     )
     expert, tokens = _loss(base_folder, tmp_path, config, whole)
     base, _ = _loss(base_folder, tmp_path, config, drawn)
-    digest = bases.weights_digest(base_folder)
-    assert facts == Evaluated("0" * 64, digest, pytest.approx(base, rel=1e-5), pytest.approx(expert, rel=1e-5), tokens)
+    assert isinstance(facts, Evaluated)
+    assert (facts.task, facts.digest, facts.tokens) == ("0" * 64, bases.weights_digest(base_folder), tokens)
+    assert facts.base_loss == pytest.approx(base, rel=1e-5)
+    assert facts.expert_loss == pytest.approx(expert, rel=1e-5)
     assert facts.base_loss != facts.expert_loss
     assert arrays == {}
 
@@ -404,16 +405,22 @@ def test_feature_sums_are_counted_where_they_are_asked_for(tmp_path: Path, base_
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note what is loaded, read and packed."""
     found: list[str] = []
 
-    def noted(owner: Any, name: str) -> None:
+    def note(owner: Any, name: str) -> None:
         real = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *given, **more: [found.append(name), real(*given, **more)][1])
 
-    for owner, name in ((memory.adaptation, "load"), (memory.data, "read"), (memory.material.Material, "rows")):
-        noted(owner, name)
+        def noted(*given: Any, **more: Any) -> Any:
+            found.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    note(adaptation, "load")
+    note(data, "read")
+    note(material.Material, "rows")
     return found
 
 
