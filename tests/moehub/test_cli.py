@@ -10,29 +10,48 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from moehub.cli import COMMANDS, main
+from moehub.cli import COMMANDS, federate, main
 from moehub.errors import ConfigError, HubError
 
 CHECKOUT = Path(__file__).parents[2]
 DOCS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
+NAMES = [*COMMANDS, *(f"federate {name}" for name in federate.COMMANDS)]
+"""Of every command, as a person types them."""
+
+
 def command(name: str) -> click.Command:
-    found = main.get_command(click.Context(main), name)
-    assert found is not None
+    found: click.Command = main
+    for word in name.split():
+        assert isinstance(found, click.Group)
+        inner = found.get_command(click.Context(found), word)
+        assert inner is not None
+        found = inner
     return found
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def section(name: str) -> str:
+    """Return what docs/commands.md says about a command; a command of a group stands below the group."""
+    level = "#" * (1 + len(name.split()))
+    return DOCS.partition(f"\n{level} {name}\n")[2].partition("\n#")[0]
+
+
+def typed(line: str) -> str:
+    """Return the command that a line of docs/commands.md shows, nothing where it shows none."""
+    return max((name for name in NAMES if line.startswith(f"    moehub {name} ")), key=len, default="")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_help_with_an_example(name: str) -> None:
     """A person can copy a line that works."""
-    result = CliRunner().invoke(main, [name, "--help"])
+    result = CliRunner().invoke(main, [*name.split(), "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output
     assert f"moehub {name} " in result.output or result.output.rstrip().endswith(f"moehub {name}")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_option_has_help(name: str) -> None:
     """Arguments are explained in the text; options beside their names."""
     unexplained = [
@@ -43,23 +62,23 @@ def test_every_option_has_help(name: str) -> None:
     assert unexplained == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_command_is_documented_with_an_example(name: str) -> None:
     """One section of docs/commands.md each."""
-    section = DOCS.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    assert f"\n    moehub {name}" in section
+    assert f"\n    moehub {name}" in section(name)
 
 
 def test_the_docs_speak_of_no_other_command() -> None:
     """In the order of the help."""
     assert [line.removeprefix("## ") for line in DOCS.splitlines() if line.startswith("## ")] == list(COMMANDS)
+    inner = [line.removeprefix("### federate ") for line in DOCS.splitlines() if line.startswith("### ")]
+    assert inner == list(federate.COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_options_in_the_docs_exist(name: str) -> None:
     """An example that was true once and is no longer would mislead."""
-    section = DOCS.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    lines = [line.split() for line in section.splitlines() if line.startswith("    moehub ")]
+    lines = [line.split() for line in DOCS.splitlines() if typed(line) == name]
     used = {word for line in lines for word in line if word.startswith("--")}
     known = {option for parameter in command(name).params for option in parameter.opts}
     assert used <= known
