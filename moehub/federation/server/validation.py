@@ -172,10 +172,15 @@ def _features(sent: Mapping[str, Sent], said: Counted) -> Plain:
             f"expected int64 [D] and [D, D] with D at most {_MOST_FEATURES}"
         )
     sums, products = total.values(), gram.values()
-    bounded = np.abs(sums).max() <= _LARGEST_FEATURE * said.features
-    if not bounded or np.abs(products).max() > _LARGEST_FEATURE**2 * said.features or (products != products.T).any():
+    bounded = _within(sums, _LARGEST_FEATURE * said.features) and _within(products, _LARGEST_FEATURE**2 * said.features)
+    if not bounded or (products != products.T).any():
         raise FederationError(f"its feature sums cannot be sums over {said.features} tokens")
     return {"features.sum": sums, "features.gram": products}
+
+
+def _within(values: np.ndarray[Any, Any], bound: int) -> bool:
+    # Not by abs: that of the smallest integer is negative.
+    return bool(-bound <= values.min() and values.max() <= bound)
 
 
 def _check_rank(rank: int, settings: FederationConfig) -> None:
