@@ -24,6 +24,7 @@ COMMANDS = {
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),
     "federate": ("moehub.cli.federate", "Train experts together with others, who keep their text."),
+    "node": ("moehub.cli.node", "Take part in a federation, with text that stays here."),
     "doctor": ("moehub.cli.doctor", "Check this machine: versions, devices, backends, hub."),
     "demo": ("moehub.cli.demo", "Run the whole road on this machine's own text."),
 }

@@ -28,6 +28,8 @@ _CONNECTION = "moehub"
 _READY = 120.0
 """Seconds that the SuperLink, and the server's first word, may take."""
 _POLL = 0.2
+_FRAME = str.maketrans("", "", "│╭╮╰╯─")
+"""What Flower draws around its errors."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _submit(app: Path, place: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise FederationError(f"Flower refuses the run: {(done.stderr + done.stdout).strip()}")
+        said = " ".join((done.stderr + done.stdout).translate(_FRAME).split())
+        raise FederationError(f"Flower refuses the run: {said}")
 
 
 def _follow(processes: Processes, progress: Progress, journal: Journal, at: int, seconds: float) -> Outcome:
