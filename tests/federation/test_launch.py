@@ -1,17 +1,25 @@
 """One real federation on loopback: SuperLink, three SuperNodes, the worker, two rounds, two experts."""
 
 import dataclasses
+import io
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from moehub.errors import FederationError
 from moehub.experts.folder import open_expert
-from moehub.federation.deploy import launch
+from moehub.federation.deploy import guard, launch, pids, services
 from moehub.federation.deploy.place import clear, held
-from moehub.federation.journal import Aggregated, Ended, Joined, Published
+from moehub.federation.deploy.processes import Processes
+from moehub.federation.deploy.progress import Progress
+from moehub.federation.journal import Aggregated, Ended, GaveUp, Joined, Journal, Published
 from moehub.federation.settings import NodeConfig
 from tests.federation.launched import Launched, gathering, launched
 
@@ -123,3 +131,86 @@ def test_a_nodes_configuration_reaches_its_client_app(tmp_path: Path, data: str)
     written = node_configuration(tmp_path / "a node.toml", launch.configured(node, tmp_path / "desk", "/base"))
     found, desk = from_flower(parse_config_args([str(written)]))
     assert (found, desk) == (dataclasses.replace(node, base="/base"), tmp_path / "desk")
+
+
+@dataclasses.dataclass
+class Watched:
+    """A run whose server is this test."""
+
+    processes: Processes
+    journal: Journal
+
+    def follow(self, *, at: int = 0, seconds: float = 20) -> launch.Outcome:
+        progress = Progress(screen=Console(file=io.StringIO()))
+        return launch._follow(self.processes, progress, self.journal, at, seconds)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    with Processes(tmp_path / ".flower") as processes:
+        yield Watched(processes, Journal(tmp_path))
+
+
+def begin(watched: Watched, *, pid: int) -> None:
+    pids.record(watched.processes.folder, guard.SERVER_APP, pid)
+
+
+def test_the_outcome_is_what_this_run_told(watched: Watched) -> None:
+    """An earlier run's part of the journal is passed over."""
+    watched.journal.write(Ended(5, 9.0, "it was stopped"))
+    _, at = watched.journal.read()
+    published, gave_up = Published("law", "/x", 1, 5.0, 4.0, 9), GaveUp(1, "code", "no quorum")
+    for event in (published, gave_up, Ended(1, 3.5)):
+        watched.journal.write(event)
+    begin(watched, pid=os.getpid())
+    assert watched.follow(at=at) == launch.Outcome((published,), (gave_up,), 3.5, "")
+
+
+def test_a_server_that_died_is_shown_with_its_last_words(watched: Watched) -> None:
+    """And how to go on."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as server:
+        begin(watched, pid=server.pid)
+        server.kill()
+    watched.processes.log(guard.SERVER_APP).write_text("MemoryError: too large\n")
+    with pytest.raises(FederationError, match=r"ended before the federation did: (?s:.*)--resume(?s:.*)too large"):
+        watched.follow()
+
+
+def test_a_server_that_never_begins_is_waited_for_only_so_long(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of what should have started it is shown."""
+    monkeypatch.setattr(launch, "_READY", 0.3)
+    watched.processes.log("superexec").write_text("cannot connect\n")
+    with pytest.raises(FederationError, match=r"the server does not begin: (?s:.*)cannot connect"):
+        watched.follow()
+
+
+def test_a_run_may_have_a_time_limit(watched: Watched) -> None:
+    """As tests and the demo want it."""
+    begin(watched, pid=os.getpid())
+    with pytest.raises(FederationError, match="did not end within 0 seconds"):
+        watched.follow(seconds=0.1)
+
+
+def test_flowers_refusal_is_a_sentence(tmp_path: Path) -> None:
+    """Without the frame that Flower draws around it."""
+    (tmp_path / "app").mkdir()
+    services.connection(tmp_path / "home", "moehub", address="127.0.0.1:1")
+    with pytest.raises(FederationError, match="Flower refuses the run: ") as refused:
+        launch._submit(tmp_path / "app", tmp_path)
+    assert not set(str(refused.value)) & set("│╭╮╰╯─\n")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "devices"), [(None, 2, ["0", "1"]), ("3,GPU-7f,5", 2, ["3", "GPU-7f"]), (None, 0, [])]
+)
+def test_each_accelerator_has_a_worker(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, devices: list[str]
+) -> None:
+    """Those that this process may use, by the names that it was given."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert launch._accelerators() == devices

@@ -123,6 +123,20 @@ def test_what_keeps_dying_is_given_up_with_its_last_words(tmp_path: Path) -> Non
             running.wait_for(lambda: False, "nothing", seconds=20)
 
 
+def test_what_is_not_essential_stays_dead_after_its_last_death(tmp_path: Path) -> None:
+    """The others go on: a federation does not end with one node."""
+    with Processes(tmp_path) as running:
+        running.start(Service("weak", (sys.executable, "-c", ""), os.environ, restarts=1, essential=False))
+        other = running.start(service("strong", "import time; time.sleep(60)"))
+        falls: list[processes.Fall] = []
+        assert until(lambda: len(falls.extend(running.watch()) or falls) == 2)
+        assert [str(fall) for fall in falls] == [
+            "weak ended with exit code 0; it is started again in 0.05 s",
+            "weak ended with exit code 0; it is not started again",
+        ]
+        assert (running.watch(), running.pid("weak"), running.pid("strong")) == ([], None, other)
+
+
 def test_a_death_after_a_long_life_counts_as_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that dies once a day is started again for ever."""
     monkeypatch.setattr(processes, "_LONG", 0.0)

@@ -148,7 +148,11 @@ def _rest(processes: Processes, nodes: tuple[NodeConfig, ...], base: str, port: 
     for number, (node, own) in enumerate(zip(nodes, services.free_ports(len(nodes)), strict=True)):
         name, desk = _supernode(number), desks[number % len(desks)]
         written = services.node_configuration(place / "nodes" / f"{name}.toml", configured(node, desk, base))
-        processes.start(services.supernode(environment, name=name, superlink=address, port=own, configuration=written))
+        processes.start(
+            services.supernode(
+                environment, name=name, superlink=address, port=own, configuration=written, essential=False
+            )
+        )
 
 
 def _environment(place: Path) -> dict[str, str]:
@@ -202,7 +206,7 @@ def _follow(processes: Processes, progress: Progress, journal: Journal, at: int,
     told, began = _Told(), time.monotonic()
     while told.ended is None:
         for fall in processes.watch():
-            progress.problem(f"{fall.name} ended with exit code {fall.code}; it is started again in {fall.wait:g} s")
+            progress.problem(str(fall))
         gone = _gone(processes.folder)
         entries, at = journal.read(at)
         for entry in entries:

@@ -5,6 +5,7 @@ pids, children included. Where the command itself is killed, Linux kills the lea
 take their children along.
 """
 
+import math
 import os
 import subprocess
 import time
@@ -33,7 +34,9 @@ class Service:
     environment: Mapping[str, str]
     """All of it: nothing is inherited beside."""
     restarts: int = 5
-    """How often in a row it is started again; one more death is an error."""
+    """How often in a row it is started again."""
+    essential: bool = True
+    """Whether one more death is an error; else it stays dead."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,11 @@ class Fall:
     code: int
     """Exit code; minus the signal where one killed it."""
     wait: float
-    """Seconds until it is started again."""
+    """Seconds until it is started again; infinite where it stays dead."""
+
+    def __str__(self) -> str:
+        then = "it is not started again" if self.wait == math.inf else f"it is started again in {self.wait:g} s"
+        return f"{self.name} ended with exit code {self.code}; {then}"
 
 
 @dataclass
@@ -104,7 +111,7 @@ class Processes:
         """Start again what is due, and return what has died since the last call.
 
         Raises:
-            FederationError: a process died more often in a row than it may; the last lines of its log are in it.
+            FederationError: an essential process died too often in a row; the last lines of its log are in it.
         """
         return [fall for running in list(self._running.values()) if (fall := self._look_after(running)) is not None]
 
@@ -112,7 +119,7 @@ class Processes:
         """Watch until `ready()` holds.
 
         Raises:
-            FederationError: it does not within `seconds`, or a process keeps dying.
+            FederationError: it does not within `seconds`, or an essential process keeps dying.
         """
         until = time.monotonic() + seconds
         while not ready():
@@ -162,9 +169,10 @@ class Processes:
             return None
         code = endings.reap(running.process)
         running.falls = 1 if time.monotonic() - running.started > _LONG else running.falls + 1
-        if running.falls > running.service.restarts:
+        last = running.falls > running.service.restarts
+        if last and running.service.essential:
             raise FederationError(self._epitaph(running, code))
-        wait = _DELAYS[min(running.falls, len(_DELAYS)) - 1]
+        wait = math.inf if last else _DELAYS[min(running.falls, len(_DELAYS)) - 1]
         running.due = time.monotonic() + wait
         return Fall(running.service.name, code, wait)
 

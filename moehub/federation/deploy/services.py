@@ -90,6 +90,7 @@ def supernode(
     system: bool = False,
     key: Path | None = None,
     restarts: int = 5,
+    essential: bool = True,
 ) -> Service:
     """Return a SuperNode; `configuration` is what `node_configuration` wrote, `key` its private key.
 
@@ -104,6 +105,7 @@ def supernode(
         ),
         environment,
         restarts,
+        essential,
     )
 
 
