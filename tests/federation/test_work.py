@@ -1,6 +1,8 @@
+import contextlib
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
 from moehub.federation import messages, weights
 from moehub.federation.messages import Counted, Evaluated, Trained
-from moehub.federation.node import adapter, memory, work
+from moehub.federation.node import adapter, device, memory, work
 from moehub.federation.node.memory import Memory
 from moehub.federation.settings import NodeConfig
 from moehub.federation.weights import A, B, Weights
@@ -171,12 +173,14 @@ def test_rounds_learn_their_shares(
 ) -> None:
     """What is trained on in a round is that round's part of the sequence, in its order."""
     seen: list[Any] = []
+    seeds: list[int] = []
 
     class Stop(Exception):  # noqa: N818 (it is none)
         pass
 
-    def run(_: Any, rows: Any, *__: Any, **___: Any) -> None:
+    def run(_: Any, rows: Any, config: TrainConfig, *__: Any, **___: Any) -> None:
         seen.append(rows)
+        seeds.append(config.seed)
         raise Stop
 
     monkeypatch.setattr(loop, "run", run)
@@ -188,6 +192,45 @@ def test_rounds_learn_their_shares(
     for number, part in enumerate(seen):
         expected = [rows[index].ids.tolist() for index in work.share(len(rows), number * 15, 15, config.seed)]
         assert [row.ids.tolist() for row in part] == expected
+    assert len(set(seeds)) == 3  # so that each round drops out anew
+
+
+@pytest.mark.parametrize("kind", [messages.TRAIN, messages.EVALUATE])
+def test_device_is_held_while_it_is_used(
+    tmp_path: Path, base_folder: Path, kept: Memory, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """From before the base is moved there until after it has left again, and not while text is read."""
+    events: list[str] = []
+
+    def note(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def noted(*given: Any, **more: Any) -> Any:
+            events.append(name if name != "to" else f"to {given[1]}")
+            return real(*given, **more)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    @contextlib.contextmanager
+    def held(_: Any) -> Iterator[None]:
+        events.append("held")
+        yield
+        events.append("free")
+
+    monkeypatch.setattr(device, "held", held)
+    note(data, "read")
+    note(loop, "run")
+    note(work, "evaluate_loss")
+    config = small()
+    loaded = kept.base(training(base_folder, config), contributor(tmp_path, base_folder), config)
+    note(type(loaded.model), "to")
+    monkeypatch.setattr(device, "here", lambda: torch.device("cpu", 0))
+    sent = weights.trained(start(base_folder, config), frozen_a=True)
+    task = training(base_folder, config) if kind == messages.TRAIN else evaluation(base_folder, config)
+    work.perform(kind, task, sent, contributor(tmp_path, base_folder), tmp_path / "work", kept)
+    used = ["run"] if kind == messages.TRAIN else ["evaluate_loss", "evaluate_loss"]
+    assert [event for event in events if event != "to cpu"] == ["read", "held", "to cpu:0", *used, "free"]
+    assert events[-2:] == ["to cpu", "free"]
 
 
 def test_rates_of_all_rounds_are_those_of_one_training(tmp_path: Path, base_folder: Path, kept: Memory) -> None:
