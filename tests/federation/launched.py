@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -124,7 +125,7 @@ def launched(file: Path, output: Path, options: Sequence[str] = (), **environmen
             command.communicate(timeout=60)
 
 
-def result(out: str) -> dict[str, object]:
+def result(out: str) -> dict[str, Any]:
     """Return what `--json` printed."""
-    found: dict[str, object] = json.loads(out)
+    found: dict[str, Any] = json.loads(out)
     return found

@@ -52,12 +52,10 @@ def test_each_domain_has_an_expert(finished: Finished) -> None:
     folders = {path.name: path for path in (finished.run.output / "experts").iterdir()}
     assert sorted(folders) == ["code", "law"]
     cards = {name: open_expert(path).card for name, path in folders.items()}
-    assert {name: (card.federation.nodes, card.federation.rounds) for name, card in cards.items()} == {
-        "code": (1, 2),
-        "law": (2, 2),
-    }
+    told = {name: (card.federation.nodes, card.federation.rounds) for name, card in cards.items() if card.federation}
+    assert told == {"code": (1, 2), "law": (2, 2)}
     assert [(each["domain"], each["nodes"], each["folder"]) for each in finished.out["experts"]] == [
-        (name, cards[name].federation.nodes, str(folders[name])) for name in ("code", "law")
+        (name, told[name][0], str(folders[name])) for name in ("code", "law")
     ]
     assert (finished.out["failure"], finished.out["gave_up"]) == ("", [])
 

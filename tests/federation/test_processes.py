@@ -42,6 +42,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def fallen(running: Processes, falls: list[processes.Fall]) -> int:
+    """Watch once, and return how many have died so far."""
+    falls += running.watch()
+    return len(falls)
+
+
 def service(name: str, script: str, *arguments: str | Path, restarts: int = 5) -> Service:
     return Service(name, (sys.executable, "-c", script, *map(str, arguments)), os.environ, restarts)
 
@@ -106,7 +112,7 @@ def test_what_dies_is_started_again(tmp_path: Path) -> None:
         child = noted(tmp_path / "note")
         os.kill(before, signal.SIGKILL)
         falls: list[processes.Fall] = []
-        assert until(lambda: bool(falls.extend(running.watch()) or falls))
+        assert until(lambda: fallen(running, falls) == 1)
         assert [(fall.name, fall.code) for fall in falls] == [("family", -signal.SIGKILL)]
         assert until(lambda: not alive(child))
         assert running.pid("family") is None
@@ -129,7 +135,7 @@ def test_what_is_not_essential_stays_dead_after_its_last_death(tmp_path: Path) -
         running.start(Service("weak", (sys.executable, "-c", ""), os.environ, restarts=1, essential=False))
         other = running.start(service("strong", "import time; time.sleep(60)"))
         falls: list[processes.Fall] = []
-        assert until(lambda: len(falls.extend(running.watch()) or falls) == 2)
+        assert until(lambda: fallen(running, falls) == 2)
         assert [str(fall) for fall in falls] == [
             "weak ended with exit code 0; it is started again in 0.05 s",
             "weak ended with exit code 0; it is not started again",
@@ -143,7 +149,7 @@ def test_a_death_after_a_long_life_counts_as_the_first(tmp_path: Path, monkeypat
     with Processes(tmp_path) as running:
         running.start(service("mortal", "", restarts=1))
         falls: list[processes.Fall] = []
-        assert until(lambda: len(falls.extend(running.watch()) or falls) >= 4)
+        assert until(lambda: fallen(running, falls) >= 4)
 
 
 def test_a_wait_that_is_over_says_for_what(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_each_event_is_one_line(event: Event, text: str) -> None:
 def test_every_kind_of_event_has_its_line() -> None:
     """Only a single reply says nothing: its round will."""
     kinds = {type(event) for event, _ in COURSE}
-    assert kinds == set(Event.__args__)  # type: ignore[attr-defined]
+    assert kinds == set(Event.__args__)
 
 
 def shown(*events: Event, terminal: bool) -> tuple[Progress, str]:
