@@ -50,7 +50,7 @@ class Form:
             linears = {str(name): [int(inputs), int(outputs)] for name, (inputs, outputs) in values["linears"].items()}
             pin = config.from_mapping(BasePin, values["base"], source="the form's base")
             return config.from_mapping(cls, {**values, "base": pin, "linears": linears}, source="the form")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             raise ConfigError(
                 f"the adapter's form cannot be read ({error}): make the bundle again with `moehub federate bundle`"
             ) from error

@@ -18,6 +18,8 @@ from typing import Any, ClassVar, TypeAlias
 from moehub.errors import FederationError
 
 JOURNAL = "journal.jsonl"
+_LONGEST = 1 << 20
+"""Bytes of the longest line."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,9 @@ class Journal:
         values = {"time": round(time.time(), 3), "kind": event.kind, **dataclasses.asdict(event)}
         line = f"{json.dumps(values)}\n".encode()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
+        with self.path.open("a+b", buffering=0) as file:
+            before = _end(file)
+            file.truncate(before)
             try:
                 _append(file, line)
             except OSError:
@@ -202,6 +205,14 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """Yield every entry."""
         yield from self.read()[0]
+
+
+def _end(file: FileIO) -> int:
+    """Return where the last whole line ends: a machine that lost its power may have written part of one."""
+    end = file.seek(0, os.SEEK_END)
+    begin = file.seek(max(0, end - _LONGEST))
+    text = file.read()
+    return begin + text.rfind(b"\n") + 1 if b"\n" in text else begin
 
 
 def _append(file: FileIO, line: bytes) -> None:
