@@ -276,7 +276,7 @@ def _renamed(facts: Trained, weights: Weights) -> tuple[Trained, Weights]:
 
 
 def _doubles(facts: Trained, weights: Weights) -> tuple[Trained, Weights]:
-    return facts, {name: values.astype(np.float64) for name, values in weights.items()}  # type: ignore[misc]
+    return facts, {name: values.astype(np.float64) for name, values in weights.items()}
 
 
 _FAULTS: dict[str, Callable[[Trained, Weights], tuple[Trained, Weights]]] = {

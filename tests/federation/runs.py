@@ -22,7 +22,14 @@ FORM = Form(
 
 def settings(**changes: Any) -> FederationConfig:
     """Return the settings of a short run; those of `TrainConfig` go there."""
-    train = {"rank": 2, "alpha": 4.0, "batch_size": 2, "context_length": 64, "pair_bits": 8, "suppress_below": 0}
+    train: dict[str, Any] = {
+        "rank": 2,
+        "alpha": 4.0,
+        "batch_size": 2,
+        "context_length": 64,
+        "pair_bits": 8,
+        "suppress_below": 0,
+    }
     small: dict[str, Any] = {"base": "tiny", "rounds": 2, "steps": 4, "deadline": 100.0, "wait": 50.0}
     for name, value in changes.items():
         (train if name in TrainConfig.__dataclass_fields__ and name != "clip" else small)[name] = value

@@ -96,7 +96,7 @@ def test_the_moments_reach_to_the_end_of_a_run(tmp_path: Path, monkeypatch: pyte
 def test_a_killed_server_does_not_ask_again_who_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a round it goes on from the replies that were kept."""
     members = nodes(3)
-    real, kept = Replies.keep, []
+    real, kept = Replies.keep, list[Any]()
 
     def keep(self: Replies, *arguments: Any) -> Any:
         if len(kept) == 2:

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -108,7 +108,7 @@ def test_a_line_that_is_cut_short_is_taken_back(tmp_path: Path, monkeypatch: pyt
     written = Journal(tmp_path)
     written.write(EVENTS[0])
     real = journal._append
-    monkeypatch.setattr(journal, "_append", lambda file, line: real(_Short(file), line))
+    monkeypatch.setattr(journal, "_append", lambda file, line: real(cast("Any", _Short(file)), line))
     with pytest.raises(OSError, match="No space"):
         written.write(EVENTS[1])
     assert [entry.event for entry in written.entries()] == [EVENTS[0]]

@@ -269,7 +269,7 @@ def test_a_domain_whose_first_node_comes_late_gets_its_expert_too(tmp_path: Path
 def test_without_quorum_the_round_is_tried_again_while_other_domains_go_on(tmp_path: Path) -> None:
     """Law's first round fails twice and succeeds at the third try; code is not held up; replies are not asked twice."""
     clock = Clock()
-    law = {1001: FakeNode(FORM, 1), **nodes(2, first=2, fault="silent")}
+    law = {1001: FakeNode(FORM, 1), 1002: FakeNode(FORM, 2, fault="silent"), 1003: FakeNode(FORM, 3, fault="silent")}
     grid = LocalGrid({**law, **nodes(1, domain="code", first=11)})
 
     def speak() -> None:

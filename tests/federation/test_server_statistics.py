@@ -18,7 +18,7 @@ from moehub.federation.node import memory
 from moehub.federation.server.run import run
 from moehub.federation.settings import FederationConfig
 from tests.experts.trainings import ignore_peft
-from tests.federation.grid import Clock, FakeNode, LocalGrid, app_node
+from tests.federation.grid import Clock, FakeNode, LocalGrid, Respond, app_node
 from tests.federation.runs import FORM, conduct, events, nodes, only, settings
 
 
@@ -97,21 +97,21 @@ class Mute(FakeNode):
     def _answer(self, kind: str, content: object) -> tuple[object, object]:
         if kind in ("evaluate", "query.statistics"):
             raise RuntimeError(kind)
-        return super()._answer(kind, content)  # type: ignore[arg-type]
+        return super()._answer(kind, content)
 
-    def __call__(self, message: object) -> object:  # type: ignore[override]
+    def __call__(self, message: object) -> object:
         from flwr.app import Error, Message
 
         try:
-            return super().__call__(message)  # type: ignore[arg-type]
+            return super().__call__(message)
         except RuntimeError as error:
-            return Message(Error(2, str(error)), reply_to=message)  # type: ignore[call-overload]
+            return Message(Error(2, str(error)), reply_to=message)
 
 
 def test_without_any_statistics_a_domain_gives_up(tmp_path: Path) -> None:
     """No expert can be routed to without them; the reason says so, and others finish."""
-    members = {1001: Mute(FORM, 1), **nodes(1, domain="code", first=11)}
-    (expert,) = conduct(tmp_path, members)  # type: ignore[arg-type]
+    members: dict[int, Respond] = {1001: Mute(FORM, 1), **nodes(1, domain="code", first=11)}
+    (expert,) = conduct(tmp_path, members)
     assert expert.name == "code"
     assert "router statistics" in only(events(tmp_path, GaveUp)).reason
     assert {each.reason for each in events(tmp_path, Missing)} == {
@@ -123,7 +123,7 @@ def test_without_any_statistics_a_domain_gives_up(tmp_path: Path) -> None:
 def test_what_gave_up_at_the_end_is_finished_on_resumption(tmp_path: Path) -> None:
     """The nodes are not trained again; with their statistics the expert is written."""
     with pytest.raises(Exception, match="no domain was trained"):
-        conduct(tmp_path, {1001: Mute(FORM, 1)})  # type: ignore[dict-item]
+        conduct(tmp_path, {1001: Mute(FORM, 1)})
     node = FakeNode(FORM, 1)
     (expert,) = conduct(tmp_path, {1001: node}, resume=True)
     assert expert.name == "law"
@@ -132,7 +132,7 @@ def test_what_gave_up_at_the_end_is_finished_on_resumption(tmp_path: Path) -> No
 
 def test_one_nodes_statistics_are_enough(tmp_path: Path) -> None:
     """The losses and the statistics are those of the node that answered."""
-    (expert,) = conduct(tmp_path, {**nodes(1), 1002: Mute(FORM, 2)})  # type: ignore[dict-item]
+    (expert,) = conduct(tmp_path, {**nodes(1), 1002: Mute(FORM, 2)})
     card = open_expert(expert).card
     assert card.metrics is not None
     assert (card.metrics.tokens, card.metrics.base_loss) == (65, 5.0 + 1 / 8)
@@ -144,7 +144,7 @@ def test_nothing_held_out_gives_no_metrics(tmp_path: Path) -> None:
 
     class Whole(FakeNode):
         def _answer(self, kind: str, content: object) -> tuple[object, object]:
-            facts, arrays = super()._answer(kind, content)  # type: ignore[arg-type]
+            facts, arrays = super()._answer(kind, content)
             if kind == "evaluate":
                 facts = type(facts)(facts.task, facts.digest, 0.0, 0.0, 0)
             return facts, arrays

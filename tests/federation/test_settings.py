@@ -177,5 +177,5 @@ def test_robust_aggregations_and_ffa_freeze_a() -> None:
         name
         for name in ("ffa", "product", "fedavg", "median", "trimmed", "krum", "multikrum")
         if FederationConfig(base="x", aggregation=name).frozen_a
-    }  # type: ignore[arg-type]
+    }
     assert frozen == set(FROZEN_A) == {"ffa", "median", "trimmed", "krum", "multikrum"}
