@@ -138,3 +138,20 @@ def test_relative_places_are_meant_from_here(tmp_path: Path, monkeypatch: pytest
         (building / "file").touch()
         os.chdir("/")
     assert _names(tmp_path / "new") == ["file"]
+
+
+def test_a_new_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """On success it takes the place of the old one, readable by others; on an error the old one stays alone."""
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(KeyboardInterrupt), files.new_file(tmp_path / "file") as temporary:
+        _half_written(temporary)
+    assert ((tmp_path / "file").read_text(), _names(tmp_path)) == ("old", ["file"])
+    with files.new_file(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"new")
+    assert ((tmp_path / "file").read_text(), _names(tmp_path)) == ("new", ["file"])
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def _half_written(temporary: Path) -> None:
+    temporary.write_bytes(b"ne")
+    raise KeyboardInterrupt
