@@ -14,7 +14,7 @@ demo: $(VENV)/linked-$(MODULES)
 	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
 
 test: lint types $(VENV)/linked-$(MODULES)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/linked-$(MODULES)
 	$(BIN)/ruff check $(SOURCES)

@@ -86,6 +86,17 @@ def test_a_failure_of_the_run_is_the_commands(
     assert "law" in done.stdout
 
 
+def test_ctrl_c_says_how_to_go_on(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once everything has ended."""
+
+    def stopped(*_: object, **__: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "up", stopped)
+    done = up("--nodes", file, "--output", tmp_path / "out")
+    assert (done.exit_code, "the rounds so far are kept for --resume" in done.stderr) == (1, True)
+
+
 def test_a_dry_run_starts_nothing(file: Path, tmp_path: Path) -> None:
     """It says what would be run; an adapter's bytes are those of B alone where A is frozen."""
     done = up("--nodes", file, "--output", tmp_path / "out", "--dry-run")

@@ -82,7 +82,14 @@ def command(
         launch.check(output, resume=resume, overwrite=overwrite)
         _show_plan(gathering, output, as_json=as_json)
         return
-    _show(launch.up(gathering, output, resume=resume, overwrite=overwrite), output, as_json=as_json)
+    from moehub.console import console
+
+    try:
+        outcome = launch.up(gathering, output, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        console.print("stopped: everything has ended; the rounds so far are kept for --resume", markup=False)
+        raise
+    _show(outcome, output, as_json=as_json)
 
 
 def _show_plan(gathering: "Gathering", output: Path, *, as_json: bool) -> None:

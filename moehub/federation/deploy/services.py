@@ -30,11 +30,13 @@ def environment(home: Path, *, first: Path | None = None, **more: str) -> dict[s
     makes one). They send no telemetry, ask for no update, and install nothing.
     """
     programs = [str(first)] if first is not None else []
+    direct = ",".join(filter(None, [LOOPBACK, "localhost", os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]))
     return {
         **os.environ,
         "PATH": os.pathsep.join([*programs, str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         **_importable(),
-        "NO_PROXY": ",".join(filter(None, [LOOPBACK, "localhost", os.environ.get("NO_PROXY")])),
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
