@@ -79,4 +79,4 @@ def command(
         console.print("the run goes on; stop it with `moehub federate stop`", markup=False, soft_wrap=True)
         return
     if outcome != FINISHED:
-        raise FederationError(f"run {job.number} is {outcome}")
+        raise FederationError(f"run {job.number}: {outcome}")

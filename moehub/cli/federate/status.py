@@ -62,8 +62,8 @@ def _show_run(run: "Run") -> None:
 
     from moehub.console import results
 
-    what = f": {run.rounds} rounds of {run.aggregation} on {run.base}" if run.base else ""
-    results.print(Text(f"the run in {run.output} is {run.state}{what}"), soft_wrap=True)
+    what = f", {run.rounds} rounds of {run.aggregation} on {run.base}" if run.base else ""
+    results.print(Text(f"the run in {run.output}{what}: {run.state}"), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for heading in ("domain", "round", "nodes", "loss", "carried", "seconds"):
         table.add_column(heading, justify="left" if heading == "domain" else "right")

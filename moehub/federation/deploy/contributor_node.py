@@ -136,6 +136,7 @@ class Follower:
     say: Say
     _read: dict[Path, int] = field(default_factory=dict)
     _lately: list[str] = field(default_factory=list)
+    _last: str = ""
 
     def __post_init__(self) -> None:
         """Pass over what an earlier start wrote."""
@@ -147,8 +148,10 @@ class Follower:
             self.say(f"worker: {line}")
         for line in self._new(self.supernode):
             self._lately = [*self._lately, line][-60:]
-            if text := _told(line, self.contribution):
+            text = _told(line, self.contribution)
+            if text and not text == self._last == _AWAY:
                 self.say(text)
+            self._last = text or self._last
 
     def fell(self, name: str, code: int, wait: float) -> None:
         """Say that a process ended and is started again.
@@ -182,9 +185,12 @@ def _told(line: str, contribution: Contribution) -> str:
     found = re.search(r"Receiving: (\S+) message", line)
     if found:
         return _TASKS.get(found[1], f"asked: {found[1]}")
-    return "the server does not answer; trying again" if "Connection attempt failed" in line else ""
+    if "Connection successful" in line:
+        return f"{contribution.way.address} answers again"
+    return _AWAY if "Connection attempt failed" in line else ""
 
 
+_AWAY = "the server does not answer; trying again"
 _TASKS = {
     "query.describe": "asked who this node is",
     "train": "asked to train",

@@ -48,7 +48,7 @@ class Overseer:
         if job is None:
             return
         if job.outcome:
-            self.say(f"run {job.number} is {job.outcome}; hand over the next one with `moehub federate run`")
+            self.say(f"run {job.number}: {job.outcome}; hand over the next one with `moehub federate run`")
             return
         self._follow(job)
         _, self._at = Journal(Path(job.output)).read(job.since)
