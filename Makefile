@@ -14,7 +14,7 @@ demo: $(VENV)/linked-$(MODULES)
 	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
 
 test: lint types $(VENV)/linked-$(MODULES)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/linked-$(MODULES)
 	$(BIN)/ruff check $(SOURCES)

@@ -14,8 +14,6 @@ from moehub.errors import FederationError
 from moehub.federation.deploy import guard, pids, services
 from moehub.federation.deploy.processes import Processes, tail
 
-pytestmark = pytest.mark.xdist_group("guard")  # the processes of these tests are started once
-
 OURS = """
 [project]
 name = "federation"

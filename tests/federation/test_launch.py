@@ -23,8 +23,6 @@ from moehub.federation.journal import Aggregated, Ended, GaveUp, Joined, Journal
 from moehub.federation.settings import NodeConfig
 from tests.federation.launched import Launched, gathering, launched
 
-pytestmark = pytest.mark.xdist_group("launch")  # the processes of these tests are started once
-
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
