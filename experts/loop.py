@@ -190,10 +190,6 @@ class _Trainer(Trainer):
             return super()._get_train_sampler(train_dataset)
         return SequentialSampler(self.train_dataset)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        # PEFT's own way would set a frozen factor free.
-        set_peft_model_state_dict(model or self.model, load_file(Path(resume_from_checkpoint) / ADAPTER_WEIGHTS))
-
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (the Trainer's signature)
         return 0
 

@@ -248,6 +248,27 @@ def _rates(checkpoint: Path) -> list[float]:
     return [entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry]
 
 
+def test_training_goes_on_where_it_was_left(
+    tmp_path: Path, base_folder: Path, kept: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was finished already is not done again, also by another process; one with other text is."""
+    trained: list[Any] = []
+    real = loop._Trainer.train
+
+    def train(trainer: Any, **given: Any) -> Any:
+        trained.append(given)
+        return real(trainer, **given)
+
+    monkeypatch.setattr(loop._Trainer, "train", train)
+    first, learned = _train(base_folder, tmp_path, kept, small(), steps=2)
+    again, same = _train(base_folder, tmp_path, Memory(), small(), steps=2)
+    assert (len(trained), weights.digest(same)) == (1, weights.digest(learned))
+    assert (again.tokens, again.loss) == (first.tokens, first.loss)
+    (tmp_path / "law.txt").write_text("the lessor may sell the house. " * 40)
+    _, other = _train(base_folder, tmp_path, kept, small(), steps=2)
+    assert (len(trained), weights.digest(other) != weights.digest(learned)) == (2, True)
+
+
 def test_fedprox_keeps_the_adapter_near_its_start(tmp_path: Path, base_folder: Path, kept: Memory) -> None:
     """The stronger it pulls, the less a round changes."""
     changes = []
