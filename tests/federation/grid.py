@@ -69,6 +69,8 @@ class LocalGrid(Grid):
         self.nodes: dict[int, Respond] = dict(nodes or {})
         self.held = 0
         """Most replies that were fetched in one call."""
+        self.pushed: Counter[int] = Counter()
+        """Node → messages that somebody tried to send it."""
         self._wire = wire
         # In a ServerApp's process Flower has set these before anybody makes a message.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER, 1
@@ -113,6 +115,7 @@ class LocalGrid(Grid):
         raise NotImplementedError
 
     def _push(self, message: Message) -> str:
+        self.pushed[message.metadata.dst_node_id] += 1
         if message.metadata.dst_node_id not in self.nodes:
             return ""
         found = f"message-{len(self._messages)}" if not self._wire else message.object_id
@@ -163,10 +166,10 @@ class FakeNode:
     name: str = ""
     rank: int = 0
     fault: str = ""
-    """What is wrong with it: see `_FAULTS`, `silent`, `error`, `late` or `undescribed`."""
+    """What is wrong with it: see `_FAULTS`, `silent`, `error`, `late`, `undescribed` or `hesitant`."""
     clock: Clock | None = None
     delay: float = 0.0
-    """Seconds that a `late` node takes to train."""
+    """Seconds that a `late` node takes to train, and a `hesitant` one to say who it is."""
     scale: float = 0.1
     asked: Counter[str] = field(default_factory=Counter)
     """Message type → times that it was asked."""
@@ -178,7 +181,8 @@ class FakeNode:
         kind = message.metadata.message_type
         if kind == messages.TRAIN and self.fault == "silent":
             return None
-        if kind == messages.TRAIN and self.fault == "late" and not self._ready(message):
+        slow = {messages.TRAIN: "late", messages.DESCRIBE: "hesitant"}
+        if self.fault and self.fault == slow.get(kind) and not self._ready(message):
             return None
         self.asked[kind] += 1
         if (kind == messages.TRAIN and self.fault == "error") or (

@@ -232,6 +232,7 @@ def test_a_node_that_dies_while_it_trains_is_left_out_at_once(tmp_path: Path) ->
     assert only(events(tmp_path, Missing)).reason == "Node Unavailable"
     assert [each.domains["law"] for each in events(tmp_path, RoundBegan)] == [3, 2]
     assert clock.now < 20
+    assert grid.pushed[1003] == 2  # who it is, and its task, once
 
 
 def test_thirty_percent_of_the_nodes_may_die_in_a_round(tmp_path: Path) -> None:
@@ -354,6 +355,30 @@ def test_a_domain_with_too_few_nodes_gives_up_at_the_start(tmp_path: Path) -> No
     (expert,) = conduct(tmp_path, {**nodes(2), **nodes(1, domain="code", first=11)}, settings(min_nodes=2))
     assert expert.name == "law"
     assert only(events(tmp_path, GaveUp)).domain == "code"
+
+
+def test_the_first_round_waits_for_who_has_not_said_yet_who_it_is(tmp_path: Path) -> None:
+    """A node that reads its base's digest for 30 s takes part from the first round on."""
+    clock = Clock()
+    conduct(tmp_path, {**nodes(1), **nodes(1, first=2, fault="hesitant", delay=30.0, clock=clock)}, clock=clock)
+    assert [each.nodes for each in events(tmp_path, Aggregated)] == [2, 2]
+
+
+def test_nobody_waits_long_for_who_does_not_say_who_it_is(tmp_path: Path) -> None:
+    """After a minute the first round begins without it; it joins when it has said it."""
+    clock = Clock()
+    slow = nodes(1, fault="late", delay=50.0, clock=clock)
+    hesitant = nodes(1, first=2, fault="hesitant", delay=90.0, clock=clock)
+    conduct(tmp_path, {**slow, **hesitant}, settings(wait=500.0), clock=clock)
+    assert [each.nodes for each in events(tmp_path, Aggregated)] == [1, 2]
+    assert 160 <= clock.now < 170
+
+
+def test_a_second_node_of_a_registered_name_is_refused(tmp_path: Path) -> None:
+    """While the first is connected."""
+    conduct(tmp_path, nodes(2), registry={1001: Registered("paris"), 1002: Registered("paris")})
+    assert "another node is connected as 'paris'" in only(events(tmp_path, Refused)).reason
+    assert [each.nodes for each in events(tmp_path, Aggregated)] == [1, 1]
 
 
 def test_only_named_domains_take_part(tmp_path: Path) -> None:
