@@ -17,7 +17,7 @@ from moehub.federation.messages import Trained
 from moehub.federation.server.checkpoint import Checkpoints
 from moehub.federation.server.replies import Replies, Sender
 from moehub.federation.server.state import Participant, Progress, State
-from tests.federation.grid import FakeNode, LocalGrid
+from tests.federation.grid import Clock, FakeNode, LocalGrid
 from tests.federation.runs import FORM, conduct, events, nodes, settings
 
 
@@ -130,6 +130,21 @@ def test_a_node_is_asked_the_same_again_after_a_restart(tmp_path: Path, monkeypa
     assert isinstance(node, FakeNode)
     assert [task.round for task in node.tasks] == [1, 1, 2]
     assert node.tasks[0] == node.tasks[1]
+
+
+def test_a_server_that_is_started_again_waits_for_the_nodes_that_are_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that connect again one after the other all take part in the round that it goes on with."""
+    with monkeypatch.context() as patched:
+        Fuse(patched, 30)
+        with pytest.raises(Killed):
+            conduct(tmp_path, nodes(2))
+    clock = Clock()
+    grid = LocalGrid(nodes(1))
+    clock.at(20, lambda: grid.join(1002, FakeNode(FORM, 2)))
+    conduct(tmp_path, grid, resume=True, expected=2, clock=clock)
+    assert [(each.round, each.nodes) for each in events(tmp_path, Aggregated)] == [(1, 2), (2, 2)]
 
 
 def test_resuming_goes_on_after_the_last_round(tmp_path: Path) -> None:

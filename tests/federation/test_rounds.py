@@ -101,6 +101,14 @@ def test_an_outlier_is_aggregated_without(tmp_path: Path) -> None:
     ]
 
 
+def test_outliers_do_not_count_towards_the_quorum(tmp_path: Path) -> None:
+    """Where every node is needed, the round is tried again without the one whose norm is absurd."""
+    outlier = FakeNode(FORM, 9, fault="100x norms", scale=1.0)
+    conduct(tmp_path, {**nodes(3), 1009: outlier}, settings(rounds=1, quorum=1.0))
+    assert [each.domains["law"] for each in events(tmp_path, RoundBegan)] == [4, 3]
+    assert outlier.asked["train"] == 1
+
+
 def test_larger_changes_that_are_not_absurd_are_clipped(tmp_path: Path) -> None:
     """Up to ten times the median is a matter of the aggregation's clipping, and named there."""
     conduct(tmp_path, {**nodes(3), **nodes(1, first=9, scale=0.5)}, settings(rounds=1))

@@ -1,6 +1,7 @@
 """A whole run in one process: who takes part, what comes out, and what happens when things go wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from moehub.federation.journal import (
     RoundBegan,
 )
 from moehub.federation.server import run as running
+from moehub.federation.server.context import named
 from moehub.federation.server.roster import Registered
 from tests.federation.grid import Clock, FakeNode, LocalGrid, changed
 from tests.federation.runs import FORM, conduct, events, nodes, only, settings
@@ -118,6 +120,10 @@ def test_each_node_is_asked_once_in_a_round_and_with_the_same_task_by_name(tmp_p
     ]
     tasks = [task.task for node in members.values() if isinstance(node, FakeNode) for task in node.tasks]
     assert len(set(tasks)) == 4
+    first = members[1001]
+    assert isinstance(first, FakeNode)
+    sent = weights.digest(weights.trained(weights.initial(FORM.shapes(2), 0), frozen_a=True))
+    assert first.tasks[0] == named(replace(first.tasks[0], task=""), node="1001", weights=sent)
 
 
 def test_replies_are_fetched_a_few_at_a_time(tmp_path: Path) -> None:
@@ -430,6 +436,7 @@ def test_a_registered_node_that_comes_back_under_another_id_is_the_same_contribu
     clock.at(10, move)
     (expert,) = conduct(tmp_path, grid, registry=registry, clock=clock)
     assert [each.nodes for each in events(tmp_path, Aggregated)] == [2, 2]
+    assert sorted(each.node for each in events(tmp_path, Joined)) == ["paris", "paris", "slow"]
     federation = open_expert(expert).card.federation
     assert federation is not None
     assert federation.nodes == 2

@@ -112,7 +112,7 @@ def _turn(run: Run, state: State, domain: str, start: str) -> Turn:
         )
 
     for stored in run.replies.stored():
-        if stored.task == task(stored.sender.key).task and stored.sender.key not in turn.progress.left_out:
+        if stored.task == task(stored.sender.key).task:
             turn.answered[stored.sender.key] = stored
     for member in run.roster.present(domain):
         if member.key not in turn.answered and member.key not in turn.progress.left_out:

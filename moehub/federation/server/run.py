@@ -113,6 +113,8 @@ def _run(
     del initial
     if not state.domains:
         state = _joined(run, _gathered(run, expected), first)
+    elif left := state.training(settings.rounds) or state.unpublished():
+        run.wait(lambda: _enough(run, left, expected))
     while state.training(settings.rounds):
         run.wait(lambda: all(roster.present(domain) for domain in state.training(settings.rounds)))  # noqa: B023 (called at once)
         state = rounds.lap(run, _joined(run, state, first), start)
@@ -159,12 +161,7 @@ def _gathered(run: Run, expected: int) -> State:
     def wanted() -> list[str]:
         return sorted({*run.settings.domains, *run.roster.domains()})
 
-    def enough() -> bool:
-        if expected:
-            return run.roster.heard() >= expected
-        return bool(wanted()) and all(len(run.roster.present(domain)) >= least for domain in wanted())
-
-    run.wait(enough)
+    run.wait(lambda: _enough(run, wanted(), expected))
     short = {
         domain: f"{present} node(s) came within {run.settings.wait:g} s, expected {least}: start more, or wait longer"
         for domain in wanted()
@@ -182,6 +179,13 @@ def _gathered(run: Run, expected: int) -> State:
     for domain, reason in short.items():
         run.tell(GaveUp(0, domain, reason))
     return State(domains={domain: Progress(gave_up=reason) for domain, reason in short.items()})
+
+
+def _enough(run: Run, domains: list[str], expected: int) -> bool:
+    """Return whether the nodes are there that were `expected`, or else the fewest that each domain needs."""
+    if expected:
+        return run.roster.heard() >= expected
+    return bool(domains) and all(len(run.roster.present(each)) >= run.settings.min_nodes for each in domains)
 
 
 def _joined(run: Run, state: State, first: weights.Weights) -> State:
