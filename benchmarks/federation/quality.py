@@ -4,7 +4,7 @@
 
 Ten contributors of one domain, source code: Python of the standard library, torch's C++ headers and JSON of
 site-packages, on the demo's small base. IID: documents are dealt out at random. Non-IID: most contributors have one
-kind alone. Pooled training sees all of the text and as many rows in all, once with as many optimizer steps as the federation
+kind alone. Pooled training sees all of the text and as many rows, once with as many optimizer steps as the federation
 takes one after another (so with ten times the batch), once with the batch of one contributor (so with ten times the
 steps); each federated method and each way of pooling runs at its own learning rate, chosen on the texts for tuning.
 The losses are those of texts that nothing was trained or tuned on.
@@ -208,7 +208,7 @@ def _section(plan: Plan, losses: dict[str, dict[str, float]], seconds: dict[str,
     return f"""\
 `python -m benchmarks.federation quality --write`. Machine: {hardware}. Versions: {versions}.
 
-{NODES} contributors, {plan.rounds} rounds of {plan.steps} steps of 4 rows each. Learning rates: {rates}. Held-out loss in
-nats per token; gain: how far below the base.
+{NODES} contributors, {plan.rounds} rounds of {plan.steps} steps of 4 rows each. Learning rates: {rates}. Held-out
+loss in nats per token; gain: how far below the base.
 
 {chr(10).join(rows)}"""
