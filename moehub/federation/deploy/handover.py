@@ -101,10 +101,18 @@ def end(folder: ServerFolder) -> None:
     if owner is None or owner.pid <= 1:
         raise FederationError(f"no federation runs in {folder.path}: name its folder with --state")
     owner.terminate()
+    until = time.monotonic() + _ENDING
+    while _lives(owner):
+        if time.monotonic() > until:
+            raise FederationError(f"process {owner.pid} does not end within {_ENDING:.0f} s: end it by its id")
+        time.sleep(_POLL)
+
+
+def _lives(process: psutil.Process) -> bool:
     try:
-        owner.wait(_ENDING)
-    except psutil.TimeoutExpired as error:
-        raise FederationError(f"process {owner.pid} does not end within {_ENDING:.0f} s: end it by its id") from error
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def follow(folder: ServerFolder, job: Job, show: Callable[[Entry], None]) -> str:
