@@ -8,13 +8,14 @@ Whatever dies is started again. A run that was in progress when the server ended
 """
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moehub.errors import ConfigError
+from moehub.errors import ConfigError, FederationError
 from moehub.federation.deploy import certificates, endings, guard, pids, place, services
 from moehub.federation.deploy.address import Address
 from moehub.federation.deploy.certificates import Certificates
@@ -139,6 +140,7 @@ def serve(path: Path, offer: Offer, *, say: Say, begin: Callable[[ServerFolder, 
     # A run's log belongs to the operator, and so do the keys.
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with endings.leaving_properly(), place.held(folder.place):
+        _check_free(offer.listen)
         wiring = _wired(folder, offer)
         with Processes(folder.place) as processes:
             try:
@@ -152,6 +154,23 @@ def serve(path: Path, offer: Offer, *, say: Say, begin: Callable[[ServerFolder, 
                 _watch(processes, wiring, overseer, say)
             finally:
                 pids.forget(folder.place, SERVER)
+
+
+def _check_free(listen: Address) -> None:
+    """Refuse a port that somebody else has.
+
+    Raises:
+        FederationError: somebody does, or the host is none of this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((listen.host, listen.port))
+    except OSError as error:
+        raise FederationError(
+            f"the server cannot listen at {listen} ({error.strerror}): choose another --port, or another --host"
+        ) from error
 
 
 def _wired(folder: ServerFolder, offer: Offer) -> _Wiring:
@@ -205,8 +224,6 @@ def _start(processes: Processes, wiring: _Wiring) -> Control:
 
 def _answers(wiring: _Wiring) -> bool:
     """Say whether the gateway listens."""
-    import socket
-
     listen = wiring.offer.listen
     host = {"0.0.0.0": services.LOOPBACK, "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 (not bound to)
     try:
