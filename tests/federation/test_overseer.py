@@ -64,7 +64,8 @@ class Watch:
 @pytest.fixture
 def watch(folder: ServerFolder, settings: Path) -> Watch:
     """A run that was handed over, whose process lives."""
-    flower, said, now = Flower(), [], [0.0]
+    said: list[str] = []
+    flower, now = Flower(), [0.0]
     handover.hand_over(folder, flower, read_federation(settings))
     found = Watch(folder, flower, Overseer(folder, flower, said.append, clock=lambda: now[0]), said, now)
     found.alive()

@@ -83,8 +83,8 @@ class Two:
         return started
 
     def node(self) -> Started:
-        options = ["--domain", "law", "--data", self.folder / "law.txt", "--base", self.base]
-        places = ["--invitation", self.folder / "invitation.json", "--state", self.folder / "node"]
+        options: list[str | Path] = ["--domain", "law", "--data", self.folder / "law.txt", "--base", self.base]
+        places: list[str | Path] = ["--invitation", self.folder / "invitation.json", "--state", self.folder / "node"]
         return self.start("node", *places, *options)
 
     def events(self, kind: type[Event]) -> list[Event]:

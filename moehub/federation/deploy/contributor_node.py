@@ -25,6 +25,8 @@ _POLL = 0.5
 _WAITING = 10.0
 _SAID_AGAIN = 300.0
 
+_BUSY = "end it, or name another --state"
+
 Say = Callable[[str], None]
 
 
@@ -82,7 +84,7 @@ def run(contribution: Contribution, folder: Path, *, say: Say) -> None:
     """
     folder = folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with endings.leaving_properly(), place.held(folder / place.PLACE):
+    with endings.leaving_properly(), place.held(folder / place.PLACE, who="a node", cure=_BUSY):
         _wait(contribution.way, say)
         with Processes(folder / place.PLACE) as processes:
             _start(processes, contribution)

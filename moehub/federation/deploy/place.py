@@ -13,11 +13,12 @@ PLACE = ".flower"
 """Its name below the output."""
 DESKS = "desks"
 _LOCK = "lock"
+_CURE = "wait for its end, stop it with `moehub federate stop`, or name another --output"
 
 
 @contextlib.contextmanager
-def held(place: Path) -> Iterator[None]:
-    """Keep every other command away.
+def held(place: Path, *, who: str = "a federation", cure: str = _CURE) -> Iterator[None]:
+    """Keep every other command away; `who` and `cure` are what they are told.
 
     Raises:
         FederationError: one is there already.
@@ -27,10 +28,7 @@ def held(place: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise FederationError(
-            f"a federation is running in {place.parent}: wait for its end, stop it with `moehub federate stop`, or "
-            "name another --output"
-        ) from error
+        raise FederationError(f"{who} is running in {place.parent}: {cure}") from error
     try:
         yield
     finally:

@@ -33,6 +33,8 @@ _POLL = 0.5
 _RESTARTS = 20
 """Deaths in a row of one process after which the server gives up; whoever started it may start it again."""
 
+_BUSY = "stop it with `moehub federate stop --server`, or name another --state"
+
 Say = Callable[[str], None]
 
 
@@ -139,7 +141,7 @@ def serve(path: Path, offer: Offer, *, say: Say, begin: Callable[[ServerFolder, 
     folder = ServerFolder(path.absolute())
     # A run's log belongs to the operator, and so do the keys.
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with endings.leaving_properly(), place.held(folder.place):
+    with endings.leaving_properly(), place.held(folder.place, who="a federation", cure=_BUSY):
         _check_free(offer.listen)
         wiring = _wired(folder, offer)
         with Processes(folder.place) as processes:
