@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -85,3 +89,18 @@ def test_a_run_is_taken_back_from_a_server_that_is_down(folder: ServerFolder, se
     job = handover.hand_over(folder, Flower(), read_federation(settings))
     handover.take_back(folder, Flower(down=True))
     assert folder.job() == dataclasses.replace(job, outcome=STOPPED)
+
+
+def test_a_federation_of_one_machine_is_ended_by_its_command(tmp_path: Path) -> None:
+    """The one that started the SuperLink; its own processes go with it."""
+    folder = ServerFolder(tmp_path)
+    with pytest.raises(FederationError, match="no federation runs in"):
+        handover.end(folder)
+    child = "import subprocess, sys; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        superlink = int(command.stdout.readline())
+        pids.record(folder.place, "superlink", superlink)
+        handover.end(folder)
+        assert command.wait(5) == -signal.SIGTERM
+    os.kill(superlink, signal.SIGTERM)

@@ -8,7 +8,7 @@ import pytest
 
 from moehub import base as bases
 from moehub.errors import BaseModelError, ConfigError, FederationError
-from moehub.federation.deploy import certificates, contributor_node, invitation, keys
+from moehub.federation.deploy import certificates, contributor_node, invitation, keys, place
 from moehub.federation.deploy.address import Address
 from moehub.federation.deploy.contributor_node import Contribution, Follower, hopeless
 from moehub.federation.deploy.enlisting import enlist
@@ -235,3 +235,9 @@ def test_a_log_that_is_not_there_yet_is_waited_for(contribution: Contribution, t
     write(tmp_path / "supernode.log", f"SuperNode ID: 5{os.linesep}")
     follower.look()
     assert lines == ["connected to fed.example.org:8443 as node 5"]
+
+
+def test_one_node_in_a_folder(contribution: Contribution, tmp_path: Path) -> None:
+    """Two would be one key in two places."""
+    with place.held(tmp_path / "state" / place.PLACE), pytest.raises(FederationError, match="a node is running in"):
+        contributor_node.run(contribution, tmp_path / "state", say=lambda _: None)
