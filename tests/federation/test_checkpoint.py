@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from moehub.errors import FederationError
+from moehub.experts.folder import open_expert
 from moehub.federation.journal import Aggregated, Began, Journal, Replied
 from moehub.federation.messages import Trained
 from moehub.federation.server.checkpoint import Checkpoints
@@ -150,9 +151,10 @@ def test_a_server_that_is_started_again_waits_for_the_nodes_that_are_expected(
 def test_resuming_goes_on_after_the_last_round(tmp_path: Path) -> None:
     """A finished run with more rounds trains only those, and writes the next version."""
     conduct(tmp_path, nodes(2), settings(rounds=2))
-    conduct(tmp_path, nodes(2), settings(rounds=3, deadline=50.0), resume=True)
+    (expert,) = conduct(tmp_path, nodes(2), settings(rounds=3, deadline=50.0), resume=True)
     assert [each.after for each in events(tmp_path, Began)] == [0, 2]
     assert [each.round for each in events(tmp_path, Aggregated)] == [1, 2, 3]
+    assert open_expert(expert).card.version == 2
 
 
 def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:

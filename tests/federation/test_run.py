@@ -462,6 +462,19 @@ def test_noise_is_paid_for_in_epsilon(tmp_path: Path) -> None:
     assert federation.delta == 1e-5
 
 
+def test_without_an_accountant_a_private_run_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails before any node is asked for anything."""
+
+    def missing(*_: Any) -> float:
+        raise FederationError("no accountant")
+
+    monkeypatch.setattr(running, "spent", missing)
+    members = nodes(3)
+    with pytest.raises(FederationError, match="no accountant"):
+        conduct(tmp_path, members, settings(noise=1.0))
+    assert [dict(node.asked) for node in members.values() if isinstance(node, FakeNode)] == [{}, {}, {}]
+
+
 def test_finished_experts_are_not_replaced_unasked(tmp_path: Path) -> None:
     """A second run is refused before it begins, unless it may overwrite; then the version grows."""
     (expert,) = conduct(tmp_path, nodes(1))
@@ -474,8 +487,10 @@ def test_finished_experts_are_not_replaced_unasked(tmp_path: Path) -> None:
 def test_without_resume_an_unfinished_run_begins_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says so, and no node's reply of the old run is used."""
     (tmp_path / "replies").mkdir()
+    (tmp_path / "replies" / "old.safetensors").write_text("old")
     with pytest.raises(FederationError):
         conduct(tmp_path, nodes(1, fault="silent"), settings(retries=0))
+    assert list((tmp_path / "replies").iterdir()) == []
     (expert,) = conduct(tmp_path, nodes(1))
     assert "beginning anew" in capsys.readouterr().err
     assert [each.after for each in events(tmp_path, Began)] == [0, 0]

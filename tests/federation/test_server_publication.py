@@ -82,7 +82,7 @@ def test_something_else_in_the_experts_place_is_not_touched(tmp_path: Path) -> N
 def test_an_expert_that_was_written_before_a_kill_keeps_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after the folder stood but before that was written down, it is written again as version 1."""
+    """Killed after the folder stood but before that was written down, it is written again from the kept replies."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -91,9 +91,11 @@ def test_an_expert_that_was_written_before_a_kill_keeps_its_version(
         patched.setattr(publication, "_announce", killed)
         with pytest.raises(KeyboardInterrupt):
             conduct(tmp_path, nodes(2))
-    before = open_expert(tmp_path / "experts" / "law").card
-    (expert,) = conduct(tmp_path, nodes(2), resume=True)
+    before, members = open_expert(tmp_path / "experts" / "law").card, nodes(2)
+    (expert,) = conduct(tmp_path, members, resume=True)
     assert open_expert(expert).card == before
+    asked = [dict(node.asked) for node in members.values() if isinstance(node, FakeNode)]
+    assert asked == [{"query.describe": 1}] * 2
 
 
 def test_an_adapter_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
