@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from moehub.errors import FederationError
-from moehub.federation.deploy import (
-    handover,
-)
+from moehub.federation.deploy import handover, pids
 from moehub.federation.deploy.overseer import FINISHED, STOPPED
 from moehub.federation.deploy.server_folder import Job, ServerFolder
 from moehub.federation.journal import Ended, Journal
