@@ -83,14 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         keep("The federation's server with many contributors", f"{_how()}\n\n{text}")
 
 
-def measure(contributors: int, aggregation: str) -> dict[str, Any]:
+def measure(contributors: int, aggregation: Any) -> dict[str, Any]:
     """Run two rounds in this process and return what they cost."""
     config = FederationConfig(
         base="none",
         rounds=2,
         steps=1,
         aggregation=aggregation,
-        train=TrainConfig(rank=RANK, context_length=1024),  # type: ignore[arg-type]
+        train=TrainConfig(rank=RANK, context_length=1024),
     )
     ends: list[float] = []
 
