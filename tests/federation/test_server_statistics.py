@@ -14,19 +14,18 @@ from moehub.experts.settings import TrainConfig
 from moehub.federation.client_app import app
 from moehub.federation.form import form_of
 from moehub.federation.journal import GaveUp, Missing, Published, Refused
+from moehub.federation.messages import STATISTICS
 from moehub.federation.node import memory
 from moehub.federation.server.run import run
 from moehub.federation.settings import FederationConfig
-from tests.experts.trainings import ignore_peft
 from tests.federation.grid import Clock, FakeNode, LocalGrid, Respond, app_node
 from tests.federation.runs import FORM, conduct, events, nodes, only, settings
 
 
-@ignore_peft
 def test_statistics_of_ten_nodes_are_those_of_their_pooled_text(
     tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten real contributors' statistics, sent and added, are the file that counting all text makes, to the bit."""
+    """Ten contributors' statistics, counted by real nodes, sent and added, are those of all text, to the bit."""
     kept = memory.Memory()
     monkeypatch.setattr(memory, "Memory", lambda: kept)  # as a worker that stays
     base = bases.find(str(base_folder))
@@ -34,17 +33,15 @@ def test_statistics_of_ten_nodes_are_those_of_their_pooled_text(
         rank=2, batch_size=1, context_length=64, holdout=0, suppress_below=0, pair_bits=10, targets=("q_proj",)
     )
     config = FederationConfig(base=str(base_folder), rounds=1, steps=1, train=train)
-    examples: list[Example] = []
+    form, examples = form_of(base, train), list[Example]()
     grid = LocalGrid()
     for number in range(10):
         texts = [f"the lessee {number} shall pay {number * each} for {each} rooms. " * 3 for each in range(3)]
         (tmp_path / f"{number}.txt").write_text("\n\n".join(texts))
-        grid.join(1001 + number, app_node(app, _node_config(tmp_path, number), 1001 + number))
+        grid.join(1001 + number, _counting(FakeNode(form, number), _node_config(tmp_path, number), 1001 + number))
         examples.append(Text("\n\n".join(texts)))
     clock = Clock()
-    (expert,) = run(
-        grid, config, form_of(base, train), tmp_path / "out", resume=False, expected=10, sleep=clock.sleep, clock=clock
-    )
+    (expert,) = run(grid, config, form, tmp_path / "out", resume=False, expected=10, sleep=clock.sleep, clock=clock)
     tokenizer = base.load_tokenizer()
     material = prepare(tokenizer, examples, train, longest=256)
     pooled = count(material, train, bases.tokenizer_digest(tokenizer), len(tokenizer), None)
@@ -53,6 +50,12 @@ def test_statistics_of_ten_nodes_are_those_of_their_pooled_text(
     federation = open_expert(expert).card.federation
     assert federation is not None
     assert federation.nodes == 10
+
+
+def _counting(fake: FakeNode, config: dict[str, str | int], node: int) -> Respond:
+    """Return a node that really counts; its training is arithmetic."""
+    real = app_node(app, config, node)
+    return lambda message: (real if message.metadata.message_type == STATISTICS else fake)(message)
 
 
 def _node_config(folder: Path, number: int) -> dict[str, str | int]:
