@@ -40,8 +40,8 @@ from moehub.experts.examples import Text
 from moehub.experts.settings import TrainConfig
 from moehub.experts.training import train
 from moehub.federation import client_app
-from moehub.federation.deploy.launch import configured
 from moehub.federation.form import form_of
+from moehub.federation.node.contributor import to_flower
 from moehub.federation.server.run import run
 from moehub.federation.settings import FederationConfig, NodeConfig
 from tests.federation.grid import LocalGrid, app_node
@@ -156,7 +156,7 @@ def _federated(plan: Plan, method: str, folder: Path, *, iid: bool) -> Path:
             data = folder / f"{number}.jsonl"
             data.write_text("".join(json.dumps({"text": text}) + "\n" for text in part), encoding="utf-8")
             node = NodeConfig("code", (data,), base=plan.base.location)
-            grid.join(number, app_node(client_app.app, configured(node, desk), number))
+            grid.join(number, app_node(client_app.app, to_flower(node, desk), number))
         return run(grid, settings, form_of(plan.base, settings.train), folder / "run", resume=False)[0]
 
 

@@ -123,12 +123,12 @@ def test_a_nodes_configuration_reaches_its_client_app(tmp_path: Path, data: str)
     from flwr.common.config import parse_config_args
 
     from moehub.federation.deploy.services import node_configuration
-    from moehub.federation.node.contributor import from_flower
+    from moehub.federation.node.contributor import from_flower, to_flower
 
     node = NodeConfig("law", (Path("/data") / data, Path("/b.txt")), name='St. Mary\'s "x"', credit=True, rank=4)
-    written = node_configuration(tmp_path / "a node.toml", launch.configured(node, tmp_path / "desk", "/base"))
+    written = node_configuration(tmp_path / "a node.toml", to_flower(node, tmp_path / "desk"))
     found, desk = from_flower(parse_config_args([str(written)]))
-    assert (found, desk) == (dataclasses.replace(node, base="/base"), tmp_path / "desk")
+    assert (found, desk) == (node, tmp_path / "desk")
 
 
 @dataclasses.dataclass

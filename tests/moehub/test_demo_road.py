@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from benchmarks import road as benchmark
 from moehub import files
 from moehub.base import find
+from moehub.card import Federated
 from moehub.cli import main
 from moehub.demo import base as small
 from moehub.demo import config as demo_config
@@ -18,11 +19,19 @@ from moehub.demo.base import BaseConfig
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Sizes
 from moehub.demo.road import Demonstration
-from moehub.errors import BaseModelError
+from moehub.errors import BaseModelError, FederationError
 from moehub.experts.folder import open_expert
 from moehub.experts.settings import TrainConfig
+from moehub.federation import client_app
+from moehub.federation.deploy.launch import Outcome
+from moehub.federation.form import form_of
+from moehub.federation.journal import GaveUp
+from moehub.federation.node.contributor import to_flower
+from moehub.federation.server.run import run
+from moehub.federation.settings import Gathering
 from moehub.hub import open_hub
 from tests.builders import tiny_base
+from tests.federation.grid import Clock, LocalGrid, app_node
 
 TINY_BASE = BaseConfig(vocabulary=512, hidden=32, layers=1, heads=2, context=128, batch=4, steps=20)
 TINY = DemoConfig(
@@ -121,6 +130,45 @@ def test_the_command_prints_the_report_and_replaces_an_earlier_demo(
     assert json.loads(ran.stdout) == json.loads((output / "report.json").read_text())
     assert {path.name for path in (output / "experts").iterdir()} == DOMAINS
     assert find(str(output / "base")).pin().digest == find(str(given)).pin().digest
+
+
+def in_one_process(gathering: Gathering, output: Path, **_: object) -> Outcome:
+    """Run a federation with the real server and the real nodes, without Flower's processes."""
+    base = find(gathering.federation.base)
+    desk = output.parent / "desk"
+    nodes = {
+        number: app_node(client_app.app, to_flower(dataclasses.replace(node, base=str(base.folder)), desk), number)
+        for number, node in enumerate(gathering.nodes, 1)
+    }
+    form, sleep = form_of(base, gathering.federation.train), Clock().sleep
+    run(LocalGrid(nodes), gathering.federation, form, output, resume=False, expected=len(nodes), sleep=sleep)
+    return Outcome((), (), 0.0, "")
+
+
+def test_experts_that_nodes_train_together_go_the_same_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes for each domain, each with half of its documents; the cards that are published say so."""
+    monkeypatch.setattr("moehub.federation.deploy.launch.up", in_one_process)
+    shown = road.walk(tmp_path / "out", TINY, federated=True)
+    assert "federate" in shown.report.seconds
+    assert not any(step.startswith("train ") for step in shown.report.seconds)
+    for name in DOMAINS:
+        card = open_expert(shown.place.expert(name)).card
+        assert card.federation == Federated(nodes=2, rounds=2, aggregation="product")
+        corpus = next(one for one in corpora.gather(TINY.sizes).contributors if one.name == name)
+        assert 0 < card.stages[0].examples <= len(corpus.train)
+    assert shown.report.hash_restored is True
+
+
+def test_a_domain_that_gives_up_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its reason, and without a report."""
+
+    def given_up(*_: object, **__: object) -> Outcome:
+        return Outcome((), (GaveUp(1, "legal", "no node of legal replied"),), 1.0, "")
+
+    monkeypatch.setattr("moehub.federation.deploy.launch.up", given_up)
+    with pytest.raises(FederationError, match="no node of legal replied"):
+        road.walk(tmp_path / "out", TINY, federated=True)
+    assert not (tmp_path / "out" / "report.json").exists()
 
 
 def test_a_base_that_is_missing_is_a_sentence(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from moehub import base as bases
 from moehub.card import BasePin
 from moehub.errors import ConfigError, FederationError
-from moehub.federation.deploy import endings, guard, keys, launch, place, services
+from moehub.federation.deploy import endings, guard, keys, place, services
 from moehub.federation.deploy.admission import CLOCK
 from moehub.federation.deploy.processes import Processes
 from moehub.federation.deploy.reach import Way, reach
+from moehub.federation.node.contributor import to_flower
 from moehub.federation.settings import NodeConfig
 
 SUPERNODE, WORKER = "supernode", "worker"
@@ -112,7 +113,7 @@ def _start(processes: Processes, contribution: Contribution) -> None:
     environment = services.environment(home / "home", first=guard.doors(home / "doors"))
     desk = home / place.DESKS / "0"
     processes.start(services.worker(environment, desk=desk, name=WORKER))
-    configuration = services.node_configuration(home / "node.toml", launch.configured(node, desk, ""))
+    configuration = services.node_configuration(home / "node.toml", to_flower(node, desk))
     processes.start(
         services.supernode(
             environment,

@@ -6,7 +6,6 @@ up ──┬─ SuperLink ── SuperExec ── ServerApp (the run, writes the
 """
 
 import dataclasses
-import json
 import os
 import subprocess
 import time
@@ -22,7 +21,8 @@ from moehub.federation.deploy.processes import Processes, tail
 from moehub.federation.deploy.progress import Progress
 from moehub.federation.form import form_of
 from moehub.federation.journal import Ended, Event, GaveUp, Journal, Published
-from moehub.federation.settings import Flat, Gathering, NodeConfig
+from moehub.federation.node.contributor import to_flower
+from moehub.federation.settings import Gathering, NodeConfig
 
 _CONNECTION = "moehub"
 _READY = 120.0
@@ -147,7 +147,9 @@ def _rest(processes: Processes, nodes: tuple[NodeConfig, ...], base: str, port: 
         processes.start(services.worker(environment, desk=desk, name=f"worker-{number}", device=device))
     for number, (node, own) in enumerate(zip(nodes, services.free_ports(len(nodes)), strict=True)):
         name, desk = _supernode(number), desks[number % len(desks)]
-        written = services.node_configuration(place / "nodes" / f"{name}.toml", configured(node, desk, base))
+        written = services.node_configuration(
+            place / "nodes" / f"{name}.toml", to_flower(dataclasses.replace(node, base=node.base or base), desk)
+        )
         processes.start(
             services.supernode(
                 environment, name=name, superlink=address, port=own, configuration=written, essential=False
@@ -170,12 +172,6 @@ def _accelerators() -> list[str | None]:
 
 def _supernode(number: int) -> str:
     return f"node-{number}"
-
-
-def configured(node: NodeConfig, desk: Path, base: str) -> Flat:
-    """Return what a contributor's SuperNode tells its ClientApps, as Flower carries it; `base` is a folder or empty."""
-    values = {**dataclasses.asdict(node), "base": node.base or base}
-    return {**values, "data": json.dumps([str(path) for path in node.data]), "desk": str(desk)}
 
 
 def _submit(app: Path, place: Path) -> None:
