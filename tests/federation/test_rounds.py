@@ -87,7 +87,7 @@ def test_replies_are_read_from_disk_only_when_the_aggregation_asks(tmp_path: Pat
 
 
 def test_an_outlier_is_aggregated_without(tmp_path: Path) -> None:
-    """The second call leaves it out; a domain without one is aggregated once."""
+    """It never reaches the aggregation, which it could make overflow."""
     watched = Watched()
     conduct(
         tmp_path,
@@ -95,10 +95,17 @@ def test_an_outlier_is_aggregated_without(tmp_path: Path) -> None:
         settings(rounds=1),
         aggregation=watched,
     )
-    assert [labels for _, labels, _ in watched.calls] == [
-        ["node-1001", "node-1002", "node-1003", "node-1009"],
-        ["node-1001", "node-1002", "node-1003"],
-    ]
+    assert [labels for _, labels, _ in watched.calls] == [["node-1001", "node-1002", "node-1003"]]
+    assert [each.node for each in events(tmp_path, Refused)] == ["node-1009"]
+
+
+def test_with_noise_nobody_is_refused_for_a_norm(tmp_path: Path) -> None:
+    """It is clipped to the fixed norm: who is left out must not depend on what the others sent."""
+    huge = nodes(1, first=9, fault="100x norms", scale=1.0)
+    conduct(tmp_path, {**nodes(3), **huge}, settings(rounds=1, noise=1.0))
+    assert events(tmp_path, Refused) == []
+    aggregated = only(events(tmp_path, Aggregated))
+    assert (aggregated.nodes, "node-1009" in aggregated.clipped) == (4, True)
 
 
 def test_outliers_do_not_count_towards_the_quorum(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from moehub.errors import FederationError
 from moehub.federation import messages, weights
-from moehub.federation.aggregation import Aggregate, Update
+from moehub.federation.aggregation import Aggregate, Update, norms
 from moehub.federation.aggregation.privacy import spent
 from moehub.federation.journal import Aggregated, Event, GaveUp, Missing, Refused, Replied, RoundBegan
 from moehub.federation.messages import Trained, TrainTask
@@ -172,21 +172,29 @@ def _gave_up(turn: Turn, reason: str) -> tuple[Progress, Weights, Event]:
 
 def _aggregate(run: Run, turn: Turn, needed: int) -> Aggregate | None:
     """Return the domain's next adapter without the replies of absurd norms, or None if too few are left."""
-    found = run.aggregate(run.settings, turn.start, _updates(turn), round=turn.round)
-    middle = statistics.median(found.norms.values())
-    outliers = [
-        (key, stored.sender.label, found.norms[stored.sender.label])
-        for key, stored in sorted(turn.answered.items())
-        if len(turn.answered) >= _CROWD and 0 < middle * OUTLIER < found.norms[stored.sender.label]
-    ]
-    for key, label, norm in outliers:
-        del turn.answered[key]
+    for key, reason in _outliers(run, turn):
+        run.tell(Refused(turn.round, turn.answered.pop(key).sender.label, turn.domain, reason))
         turn.refused.add(key)
-        reason = f"its change has norm {norm:.3g}, more than {OUTLIER:g} times the median of the round, {middle:.3g}"
-        run.tell(Refused(turn.round, label, turn.domain, reason))
     if len(turn.answered) < needed:
         return None
-    return run.aggregate(run.settings, turn.start, _updates(turn), round=turn.round) if outliers else found
+    return run.aggregate(run.settings, turn.start, _updates(turn), round=turn.round)
+
+
+def _outliers(run: Run, turn: Turn) -> list[tuple[str, str]]:
+    """Return the keys of the nodes whose changes have absurd norms, and why they are refused.
+
+    With noise there are none: every change is clipped to a norm that is fixed, and an (ε, δ) would not hold if it
+    depended on the others' changes who is left out.
+    """
+    if run.settings.noise or len(turn.answered) < _CROWD:
+        return []
+    found = norms(run.settings, turn.start, _updates(turn))
+    middle = statistics.median(found)
+    return [
+        (key, f"its change has norm {norm:.3g}, more than {OUTLIER:g} times the median of the round, {middle:.3g}")
+        for (key, _), norm in zip(sorted(turn.answered.items()), found, strict=True)
+        if 0 < middle * OUTLIER < norm
+    ]
 
 
 def _updates(turn: Turn) -> Sequence[Update]:
