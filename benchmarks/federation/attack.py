@@ -43,6 +43,8 @@ NODES, MALICIOUS = 10, 3
 """krum withstands at most 3 of 10."""
 DEVIATIONS = 1.5
 METHODS: dict[str, dict[str, Any]] = {
+    "fedavg, no clip": {"aggregation": "fedavg", "clip": False},
+    "fedavg": {"aggregation": "fedavg"},
     "ffa, no clip": {"aggregation": "ffa", "clip": False},
     "ffa": {"aggregation": "ffa"},
     "product, no clip": {"aggregation": "product", "clip": False},

@@ -30,6 +30,7 @@ from rich.table import Table
 from benchmarks.road import keep
 from moehub import base as bases
 from moehub.base import Base
+from moehub.config import from_mapping
 from moehub.console import console, results
 from moehub.demo import corpora, machine, steps
 from moehub.demo.base import bf16_is_quick
@@ -143,13 +144,8 @@ def _train(plan: Plan, method: str, folder: Path, *, iid: bool) -> Path:
 
 
 def _federated(plan: Plan, method: str, folder: Path, *, iid: bool) -> Path:
-    settings = FederationConfig(
-        base=plan.base.location,
-        rounds=plan.rounds,
-        steps=plan.steps,
-        aggregation=method,  # type: ignore[arg-type]  (one of RATES)
-        train=plan.train(method),
-    )
+    values = {"base": plan.base.location, "rounds": plan.rounds, "steps": plan.steps, "aggregation": method}
+    settings = from_mapping(FederationConfig, {**values, "train": plan.train(method)}, source=method)
     with _worker(folder / "desk") as desk:
         grid = LocalGrid()
         for number, part in enumerate(plan.parts(iid=iid), 1):

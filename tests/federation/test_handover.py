@@ -14,17 +14,7 @@ from moehub.federation.deploy.overseer import FINISHED, STOPPED
 from moehub.federation.deploy.server_folder import Job, ServerFolder
 from moehub.federation.journal import Ended, Journal
 from moehub.federation.settings import read_federation
-from tests.federation.served import Flower, federation, served
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> ServerFolder:
-    return served(tmp_path / "server")
-
-
-@pytest.fixture
-def settings(tmp_path: Path, base_folder: Path) -> Path:
-    return federation(tmp_path / "federation.yaml", base_folder)
+from tests.federation.served import Flower
 
 
 def test_one_run_at_a_time(folder: ServerFolder, settings: Path) -> None:

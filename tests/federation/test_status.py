@@ -14,17 +14,7 @@ from moehub.federation.deploy.server_folder import ServerFolder
 from moehub.federation.journal import Ended, Joined, Journal, Published, Refused, RoundBegan
 from moehub.federation.server.roster import Registered
 from moehub.federation.settings import read_federation
-from tests.federation.served import BEGAN, DONE, Flower, federation, served
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> ServerFolder:
-    return served(tmp_path / "server")
-
-
-@pytest.fixture
-def settings(tmp_path: Path, base_folder: Path) -> Path:
-    return federation(tmp_path / "federation.yaml", base_folder)
+from tests.federation.served import BEGAN, DONE, Flower
 
 
 def test_commands_say_where_there_is_no_server(tmp_path: Path) -> None:
