@@ -35,8 +35,12 @@ def test_a_folder_has_no_commit(world: World, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("reference", ["nowhere", "./a/b", "/a/b", "a/b/c", "../x"])
-def test_what_cannot_be_a_repo_is_no_hubs_business(tmp_path: Path, reference: str) -> None:
+def test_what_cannot_be_a_repo_is_no_hubs_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
     """A path that does not exist is said to be missing; no hub is asked for it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(MergeError, match=r"there is no folder .*: expected an expert's folder, or org/name"):
         resolve(reference, hub="http://127.0.0.1:9", workspace=tmp_path)
 
