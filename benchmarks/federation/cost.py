@@ -5,7 +5,7 @@
 Real processes on loopback, started by `moehub federate up`: SuperLink, SuperExec, a SuperNode for each contributor, one
 worker. The base is a small Llama with random weights, the text is Python's standard library. The floor is a Flower App
 that sends empty messages through the same processes. Bytes are the SuperLink's own count of what it sent and received;
-the least is B to and from every node in every round, B once more for the last evaluation, and the router statistics.
+the least is each round's B from every node and, once aggregated, to every node, and the router statistics.
 Memory is the most that SuperLink and ServerApp held at any look.
 """
 
@@ -149,12 +149,13 @@ def _gathering(folder: Path, base: Path, count: int, rounds: int) -> Path:
 
 
 def _least(base: Path, output: Path, count: int, rounds: int) -> int:
-    """Return the bytes that cannot be avoided: B both ways, B for the evaluation, and every node's statistics."""
+    """Return the bytes that cannot be avoided: each round's B down and up, and every node's statistics."""
     shapes = form_of(bases.find(str(base)), TrainConfig(rank=_RANK)).shapes(_RANK)
     adapter = weights.size(weights.trained(weights.initial(shapes, 0), frozen_a=True))
     # Each node's counts are at most as many as those of all together.
     counted = (open_expert(output / "experts" / "python").folder / "router_stats.safetensors").stat().st_size
-    return count * (adapter * (2 * rounds + 1) + counted)
+    # The first B is zero, so it need not travel; the last one travels to be measured.
+    return count * (adapter * 2 * rounds + counted)
 
 
 def _floor(folder: Path, count: int, rounds: int) -> list[float]:

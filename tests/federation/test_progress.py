@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import time
 from pathlib import Path
@@ -37,10 +38,11 @@ COURSE: tuple[tuple[Event, str], ...] = (
     (RoundBegan(1, {"law": 2, "code": 1}), "round 1: code 1 node, law 2 nodes"),
     (REPLIED, ""),
     (AGGREGATED, "round 1, law: 2 nodes, loss 2.2500, 3.0 kB, 12.3 s"),
+    (dataclasses.replace(AGGREGATED, discarded=1e-9), "round 1, law: 2 nodes, loss 2.2500, 3.0 kB, 12.3 s"),
     (
         Aggregated(1, "law", 4, 2.25, 0, 0, 1.0, ("a", "b"), ("c",), 0.125, 1.5),
         (
-            "round 1, law: 4 nodes, loss 2.2500, 0 bytes, 1.0 s, clipped A B, left out C, "
+            "round 1, law: 4 nodes, loss 2.2500, 0 bytes, 1.0 s, 2 clipped, left out: C, "
             "12.5% of the energy discarded, ε = 1.50"
         ),
     ),
