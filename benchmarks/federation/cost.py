@@ -215,8 +215,13 @@ def _rows(found: Sequence[Cost]) -> list[list[str]]:
     rows.append(["seconds a round, median (range)", *(spread(each.rounds) for each in found)])
     rows.append(["of these, training", *(spread(each.training) for each in found)])
     rows.append(["seconds a round that does nothing", *(spread(each.floor) for each in found)])
-    ratios = [statistics.median(each.rounds) / statistics.median(each.floor) for each in found]
-    rows.append(["ratio to that", *(f"{ratio:.2f}" for ratio in ratios)])
+    whole = [statistics.median(each.rounds) / statistics.median(each.floor) for each in found]
+    idle = [
+        (statistics.median(each.rounds) - statistics.median(each.training)) / statistics.median(each.floor)
+        for each in found
+    ]
+    rows.append(["ratio to that", *(f"{ratio:.2f}" for ratio in whole)])
+    rows.append(["ratio without training", *(f"{ratio:.2f}" for ratio in idle)])
     rows.append(["MB carried in the run", *(f"{each.carried / 1e6:.1f}" for each in found)])
     rows.append(["MB that had to be", *(f"{each.least / 1e6:.1f}" for each in found)])
     rows.append(["ratio to that", *(f"{each.carried / each.least:.3f}" for each in found)])
