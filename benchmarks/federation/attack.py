@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.federation import where
 from benchmarks.road import keep
 from moehub.console import console, results
 from moehub.experts.settings import TrainConfig
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results.print(_table(title, rows))
         sections.append(f"{title}:\n\n{_markdown(rows)}")
     if options.write:
-        keep("The federation under attack", "\n\n".join([_how(options.steps), *sections]))
+        keep("The federation under attack", "\n\n".join([_how(options.steps), where(), *sections]))
 
 
 def flip(node: int, start: Weights, own: Weights, honest: Sequence[Weights]) -> Weights:  # noqa: ARG001 (an Attack)

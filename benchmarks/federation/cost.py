@@ -27,10 +27,11 @@ import tomli_w
 import yaml
 from rich.table import Table
 
+from benchmarks.federation import where
 from benchmarks.road import keep
 from moehub import base as bases
 from moehub.console import console, results
-from moehub.demo import machine, sources
+from moehub.demo import sources
 from moehub.experts.folder import open_expert
 from moehub.experts.settings import TrainConfig
 from moehub.federation import weights
@@ -239,13 +240,11 @@ def _table(found: Sequence[Cost]) -> Table:
 
 
 def _section(found: Sequence[Cost]) -> str:
-    hardware = ", ".join(f"{name} {value}" for name, value in machine.hardware().items())
-    versions = ", ".join(f"{name} {value}" for name, value in machine.versions().items())
     rows = ["|" + "|".join(row) + "|" for row in _rows(found)]
     rows.insert(1, "|---|" + "---:|" * len(found))
     lines = "\n".join(rows)
     return f"""\
-`python -m benchmarks.federation cost --write`. Machine: {hardware}. Versions: {versions}.
+`python -m benchmarks.federation cost --write`. {where()}
 
 Two optimizer steps a round on a small Llama, adapters of rank {_RANK}; all processes share this machine, and the nodes
 take turns at its one device.

@@ -27,12 +27,13 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.federation import where
 from benchmarks.road import keep
 from moehub import base as bases
 from moehub.base import Base
 from moehub.config import from_mapping
 from moehub.console import console, results
-from moehub.demo import corpora, machine, steps
+from moehub.demo import corpora, steps
 from moehub.demo.base import bf16_is_quick
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Corpora
@@ -196,13 +197,11 @@ def _rows(losses: dict[str, dict[str, float]], seconds: dict[str, float]) -> lis
 
 
 def _section(plan: Plan, losses: dict[str, dict[str, float]], seconds: dict[str, float]) -> str:
-    hardware = ", ".join(f"{name} {value}" for name, value in machine.hardware().items())
-    versions = ", ".join(f"{name} {value}" for name, value in machine.versions().items())
     rows = ["|" + "|".join(row) + "|" for row in _rows(losses, seconds)]
     rows.insert(1, "|---|" + "---:|" * (rows[0].count("|") - 2))
     rates = ", ".join(f"{name} {rate:g}" for name, rate in plan.rates.items())
     return f"""\
-`python -m benchmarks.federation quality --write`. Machine: {hardware}. Versions: {versions}.
+`python -m benchmarks.federation quality --write`. {where()}
 
 {NODES} contributors, {plan.rounds} rounds of {plan.steps} steps of 4 rows each. Learning rates: {rates}. Held-out
 loss in nats per token; gain: how far below the base.

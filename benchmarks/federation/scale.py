@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.federation import where
 from benchmarks.road import keep
 from moehub.card import BasePin
 from moehub.console import console, progress, results
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.write:
         lines = [_COLUMNS, ["---"] * 2 + ["---:"] * 5, *rows]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        keep("The federation's server with many contributors", f"{_how()}\n\n{text}")
+        keep("The federation's server with many contributors", f"{_how()}\n\n{where()}\n\n{text}")
 
 
 def measure(contributors: int, aggregation: Any) -> dict[str, Any]:
