@@ -35,6 +35,8 @@ class FederationConfig:
     """How the adapters of a domain become one: see `moehub.federation.aggregation`."""
     clip: bool = True
     """Whether larger updates are scaled down to the median norm of their round and domain."""
+    server_rate: float = 1.0
+    """Server learning rate: the aggregated change is multiplied by it (FedOpt, Reddi et al. 2021, with plain SGD)."""
     malicious: int = 1
     """Nodes of a domain that krum and multikrum withstand; trimmed leaves out as many at both ends."""
     proximal: float = 0.0
@@ -69,6 +71,10 @@ class FederationConfig:
         rules = {
             "rounds": (self.rounds >= 1, "at least 1"),
             "steps": (self.steps >= 1, "at least 1"),
+            "server_rate": (
+                self.server_rate == 1 or (0 < self.server_rate < float("inf") and self.noise == 0),
+                "above 0, and 1 where there is noise",
+            ),
             "malicious": (self.malicious >= 0, "0 or more"),
             "proximal": (0 <= self.proximal < float("inf"), "0 or more"),
             "noise": (

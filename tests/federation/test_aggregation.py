@@ -5,6 +5,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,35 @@ def test_nodes_that_agree_get_what_they_sent(aggregation: str) -> None:
         else:
             np.testing.assert_allclose(flat(found.weights), flat(sent), rtol=0, atol=1e-6)
         assert found.clipped == ()
+
+
+@pytest.mark.parametrize("aggregation", sorted({*EVERY} - {"product"}))
+def test_the_servers_rate_multiplies_the_change(aggregation: str) -> None:
+    """Whatever the method makes of the updates, and after clipping."""
+    start = adapter(0)
+    sent = [near(start, 1 + node) for node in range(6)]
+    changes = {
+        rate: flat(aggregate(settings(aggregation, server_rate=rate), start, updates(sent), round=1).weights)
+        - flat(start)
+        for rate in (1.0, 2.5)
+    }
+    assert np.abs(changes[2.5] - 2.5 * changes[1.0]).max() <= 1e-5 * np.abs(changes[1.0]).max()
+
+
+def test_the_servers_rate_multiplies_the_change_of_the_product() -> None:
+    """Under `product` it is B·A that moves so much further; at full rank, exactly so."""
+    square = {"model.0.q": (12, 12)}
+    start = adapter(0, rank=12, linears=square)
+    sent = [near(start, 1 + node) for node in range(2)]
+    before = products(start)
+
+    def moved(rate: float) -> dict[str, Any]:
+        found = aggregate(settings("product", rank=12, server_rate=rate), start, updates(sent), round=1).weights
+        return {name: each - before[name] for name, each in products(found).items()}
+
+    once, twice = moved(1.0), moved(2.0)
+    for name, each in once.items():
+        assert np.abs(twice[name] - 2 * each).max() <= 1e-4 * np.abs(each).max()
 
 
 @pytest.mark.parametrize("aggregation", ["ffa", "fedavg"])

@@ -114,6 +114,8 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path, text: str, re
         {"noise": -1.0},
         {"noise": 1.0, "aggregation": "product"},
         {"noise_clip": 0.0},
+        {"server_rate": 0.0},
+        {"server_rate": 2.0, "noise": 1.0},
         {"delta": 0.0},
         {"delta": 1.0},
         {"min_nodes": 0},

@@ -46,7 +46,7 @@ def aggregate(
     _check(ordered, round)
     sizes = norms(settings, start, ordered)
     limit = clipping.limit(settings, sizes)
-    scales = tuple(clipping.scale(size, limit) for size in sizes)
+    scales = tuple(settings.server_rate * clipping.scale(size, limit) for size in sizes)
     method = privacy.noisy if settings.noise else _METHODS[settings.aggregation]
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
         found = method(Gathered(settings, start, ordered, scales, round))

@@ -30,7 +30,7 @@ class Gathered:
     """What the nodes were sent."""
     updates: tuple[Update, ...]
     scales: tuple[float, ...]
-    """For each update the factor, at most 1, that its change is clipped with."""
+    """For each update the factor of its change: what clips it, at most 1, times the server's learning rate."""
     round: int
 
     @property
