@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from moehub.errors import ConfigError
 from moehub.experts.settings import TrainConfig
@@ -181,3 +182,14 @@ def test_robust_aggregations_and_ffa_freeze_a() -> None:
         if FederationConfig(base="x", aggregation=name).frozen_a
     }
     assert frozen == set(FROZEN_A) == {"ffa", "median", "trimmed", "krum", "multikrum"}
+
+
+def test_the_page_lists_every_setting_with_its_default() -> None:
+    """A person finds all of them in one table."""
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    told = {name.strip(" `"): default.strip(" `") for name, default in rows}
+    for field in dataclasses.fields(FederationConfig):
+        default = told[field.name]
+        if default != "–":
+            assert yaml.safe_load(default.replace("1e-5", "1.0e-5")) == field.default, field.name
