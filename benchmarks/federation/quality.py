@@ -187,8 +187,9 @@ def _table(losses: dict[str, dict[str, float]], seconds: dict[str, float]) -> Ta
 
 def _rows(losses: dict[str, dict[str, float]], seconds: dict[str, float]) -> list[list[str]]:
     base = losses["base"]["mean"]
-    pooled = [found["mean"] for name, found in losses.items() if name.startswith("pooled")]
-    rows = [["", *losses["base"], *(f"against pooled {place}" for place in range(1, len(pooled) + 1)), "gain", "s"]]
+    named = {name: found["mean"] for name, found in losses.items() if name.startswith("pooled")}
+    pooled = list(named.values())
+    rows = [["", *losses["base"], *(f"vs {name.rpartition(' ')[2]}" for name in named), "gain", "s"]]
     for name, found in losses.items():
         gaps = [f"{100 * (found['mean'] / each - 1):+.1f} %" for each in pooled]
         gain = f"{base - found['mean']:.3f}"
@@ -204,6 +205,6 @@ def _section(plan: Plan, losses: dict[str, dict[str, float]], seconds: dict[str,
 `python -m benchmarks.federation quality --write`. {where()}
 
 {NODES} contributors, {plan.rounds} rounds of {plan.steps} steps of 4 rows each. Learning rates: {rates}. Held-out
-loss in nats per token; gain: how far below the base.
+loss in nats per token; gain: how far below the base; vs: against pooled training with the same steps, the same batch.
 
 {chr(10).join(rows)}"""
