@@ -6,7 +6,8 @@ Ten contributors of one domain, source code: Python of the standard library, tor
 site-packages, on the demo's small base. IID: documents are dealt out at random. Non-IID: most contributors have one
 kind alone. Pooled training sees all of the text and as many rows, once with as many optimizer steps as the federation
 takes one after another (so with ten times the batch), once with the batch of one contributor (so with ten times the
-steps). Each has a learning rate of its own, the best of two or three on the texts for tuning at half the steps.
+steps). Each has a learning rate of its own: for pooled training the better of two on the texts for tuning at half the
+steps, for the others picked by hand.
 The losses are those of texts that nothing was trained or tuned on.
 
 Messages go through Flower's serialisation and the real handlers of server and node, in one process.
@@ -50,7 +51,7 @@ from tests.federation.grid import LocalGrid, app_node
 
 NODES = 10
 RATES: dict[str, float] = {"pooled, same steps": 1.2e-2, "pooled, same batch": 4e-3, "ffa": 3e-2, "product": 1.2e-2}
-"""Method → learning rate: the best of two or three on the texts for tuning, at half the steps."""
+"""Method → learning rate."""
 _TITLE = "Federation: quality"
 
 
