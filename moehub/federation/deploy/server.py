@@ -239,7 +239,7 @@ def _watch(processes: Processes, wiring: _Wiring, overseer: Overseer, say: Say) 
     stamp = _stamp(wiring)
     while True:
         for fall in processes.watch():
-            say(f"{fall.name} ended with exit code {fall.code}; it is started again in {fall.wait:g} s")
+            say(str(fall))
         overseer.look()
         if not wiring.offer.behind_proxy and (now := _stamp(wiring)) != stamp:
             stamp = now
