@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers.configuration_utils import PretrainedConfig
 
+from moehub.base import configuration
+
 
 class MoehubConfig(PretrainedConfig):
     """Base, experts in canonical order, and the router's settings."""
@@ -42,12 +44,4 @@ class MoehubConfig(PretrainedConfig):
         """Return the base's own configuration: it decides vocabulary, layers and the KV cache."""
         if not self.base_config:
             return self
-        return base_configuration(self.base_config).get_text_config(decoder=decoder, encoder=encoder)
-
-
-def base_configuration(values: Mapping[str, Any]) -> PretrainedConfig:
-    """Return the base's configuration from its `config.json`."""
-    # Not at the top: transformers imports this module when it imports its auto classes.
-    from transformers import CONFIG_MAPPING
-
-    return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
+        return configuration(self.base_config).get_text_config(decoder=decoder, encoder=encoder)

@@ -13,8 +13,8 @@ from moehub import files
 from moehub.base import Base
 from moehub.card import CARD_FILE
 from moehub.errors import BaseModelError, ConfigError, MergeError
+from moehub.experts.adapter import Adapter, read_adapter
 from moehub.experts.folder import Expert, open_expert
-from moehub.merge.adapter import Adapter, read_adapter
 from moehub.merge.assemble import BASE_FOLDER, CONFIG_FILE, EXPERTS_FOLDER, read_tables
 from moehub.merge.configuration import MoehubConfig
 from moehub.router.arrow import ArrowGate

@@ -8,9 +8,9 @@ from typing import Any
 
 from moehub.card import BasePin
 from moehub.errors import ExpertError, MergeError, listed
+from moehub.experts.adapter import Adapter, config_faults, read_adapter
+from moehub.experts.linears import linear_shapes
 from moehub.experts.statistics import Statistics
-from moehub.merge.adapter import Adapter, config_faults, read_adapter
-from moehub.merge.shapes import linear_shapes
 from moehub.merge.source import Source
 from moehub.router.method import Contributor, Method, parse
 from moehub.router.settings import RouterSettings

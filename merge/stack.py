@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moehub.errors import MergeError
-from moehub.merge.adapter import Adapter
+from moehub.experts.adapter import Adapter
 from moehub.router.layer import MoELinear, Switchboard
 
 _MULTIPLE = 8

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,6 +268,14 @@ def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
         parts.pop("padding", None)
         parts.pop("truncation", None)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def configuration(values: Mapping[str, Any]) -> "PretrainedConfig":
+    """Return a base's configuration from its `config.json`; nothing is looked up or downloaded."""
+    # Not at the top: transformers imports who calls this when it imports its auto classes.
+    from transformers import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
 
 
 def context_length(config: "PretrainedConfig") -> int:

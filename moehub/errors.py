@@ -8,6 +8,7 @@
     ├── ExpertError             a folder that is no expert, or one that was damaged or tampered with
     ├── MergeError              experts that do not fit together, or a MoE folder that cannot be changed that way
     ├── RouterError             a router that is unknown or lacks what it needs
+    ├── AdmissionError          an expert that the admission gate refuses
     ├── HubError                a hub that is missing, refuses, or serves something else than it promised
     └── FederationError         a federation or a node that cannot be started, resumed or finished
 
@@ -47,6 +48,10 @@ class MergeError(MoehubError):
 
 class RouterError(MoehubError):
     """A router that is unknown, or lacks the statistics it needs."""
+
+
+class AdmissionError(MoehubError):
+    """An expert that the admission gate refuses."""
 
 
 class HubError(MoehubError):

@@ -5,8 +5,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 # Set before huggingface_hub is imported anywhere: tests never touch a person's cache or the network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="moehub-tests-")
@@ -24,3 +28,11 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.builders import tiny_base
 
     return tiny_base(tmp_path_factory.mktemp("base") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """A base, three experts, generic text, made once."""
+    from tests.world import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))

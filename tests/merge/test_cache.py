@@ -10,7 +10,7 @@ from moehub.merge.cache import GateLayer, gate_layer
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.model import MoehubForCausalLM
 from moehub.router.window import GateState
-from tests.merge.conftest import CODE, LAW, World
+from tests.world import CODE, LAW, World
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])

@@ -10,7 +10,7 @@ import pytest
 
 from moehub import files
 from moehub.merge.merging import Recipe, prepare, prepare_change
-from tests.merge.conftest import World
+from tests.world import World
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moehub import base as bases
+from moehub.experts.linears import linear_shapes
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.model import MoehubForCausalLM
-from moehub.merge.shapes import linear_shapes
 from moehub.router.backends import BACKENDS
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
-from tests.merge.conftest import CODE, LAW
+from tests.world import CODE, LAW
 
 TARGETS = ("c_attn", "c_proj", "c_fc")
 

@@ -18,7 +18,7 @@ from moehub.merge.merging import Recipe, prepare, prepare_change
 from moehub.merge.model import MoehubForCausalLM
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
-from tests.merge.conftest import CODE, GENERIC, LAW, MATH, World
+from tests.world import CODE, GENERIC, LAW, MATH, World
 
 TEXTS = {"law": LAW * 30, "code": CODE * 30, "math": MATH * 30}
 METHODS = ["lda", "evidence+lda"]

@@ -12,7 +12,7 @@ from moehub.merge.load import is_moe, load_parts
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.model import MoehubForCausalLM
 from moehub.router.settings import RouterSettings
-from tests.merge.conftest import CODE, LAW, World
+from tests.world import CODE, LAW, World
 
 
 def assemble(world: World, folder: Path, *, method: str = "evidence", embed_base: bool = False) -> Path:

@@ -16,7 +16,7 @@ from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again, prepare_change, read_recipe
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_expert
-from tests.merge.conftest import World
+from tests.world import World
 
 
 def merge(world: World, output: Path, *names: str, method: str = "evidence", null: bool = True) -> Path:

@@ -17,7 +17,7 @@ from moehub.merge.model import MoehubForCausalLM
 from moehub.router.backends import BACKENDS
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
-from tests.merge.conftest import CODE, GENERIC, LAW, World
+from tests.world import CODE, GENERIC, LAW, World
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gpt_neox", "phi", "phi3"]
 METHODS = ["evidence", "arrow"]

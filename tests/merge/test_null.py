@@ -14,7 +14,7 @@ from moehub.merge.null import keep_null, make_null
 from moehub.merge.source import resolve
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_expert
-from tests.merge.conftest import GENERIC, LAW, World
+from tests.world import GENERIC, LAW, World
 
 EVIDENCE = RouterSettings()
 

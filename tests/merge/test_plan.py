@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, read_card
 from moehub.errors import MergeError, MoehubError
+from moehub.experts.adapter import read_adapter
 from moehub.experts.folder import open_expert, seal
-from moehub.merge.adapter import read_adapter
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.plan import Plan
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
-from tests.merge.conftest import World
+from tests.world import World
 
 
 def plan(world: World, *experts: Path, **options: Any) -> Plan:

@@ -12,7 +12,7 @@ from moehub.errors import MergeError
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again
 from moehub.merge.model import MoehubForCausalLM
-from tests.merge.conftest import World
+from tests.world import World
 
 
 @pytest.fixture(scope="module")

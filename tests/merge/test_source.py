@@ -6,7 +6,7 @@ from moehub.errors import ExpertError, HubError, MergeError
 from moehub.hub import open_hub
 from moehub.merge.source import resolve
 from tests.builders import tiny_expert
-from tests.merge.conftest import World
+from tests.world import World
 
 
 def test_a_hubs_expert_is_the_one_at_the_commit_asked_for(world: World, tmp_path: Path) -> None:

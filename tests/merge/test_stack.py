@@ -8,8 +8,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from moehub.errors import MergeError
-from moehub.merge.adapter import Adapter
-from moehub.merge.shapes import shape_of
+from moehub.experts.adapter import Adapter
+from moehub.experts.linears import shape_of
 from moehub.merge.stack import attach, unstack
 from moehub.router.backends.loop import loop
 from moehub.router.layer import MoELinear, Switchboard

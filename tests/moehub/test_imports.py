@@ -12,12 +12,14 @@ ROOMS = {"experts": "experts", "router": "router", "merge": "merge"}
 """Folder at the top → its place below `moehub`."""
 LEVELS = (
     {"errors", "files", "config", "console", "card", "base"},
-    {"hub"},
+    {"hub", "signing"},
     {"experts"},
     {"router"},
+    {"admission"},
     {"merge"},
     {"models", "evaluation", "generation", "palette", "inspection", "diagnosis"},
     {"federation"},
+    {"hubserver"},
     {"demo"},
     {"cli"},
 )

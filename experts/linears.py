@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from moehub.merge.configuration import base_configuration
+from moehub.base import configuration
 
 
 def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -21,7 +21,7 @@ def linear_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 @lru_cache(maxsize=8)
 def _shapes(config: str) -> tuple[tuple[str, tuple[int, int]], ...]:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(base_configuration(json.loads(config)))
+        model = AutoModelForCausalLM.from_config(configuration(json.loads(config)))
     return tuple((name, shape) for name, module in model.named_modules() if (shape := shape_of(module)) is not None)
 
 

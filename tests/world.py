@@ -1,9 +1,7 @@
-"""A base with three experts of different ranks and targets, and generic text, made once."""
+"""A base with three experts of different ranks and targets, and generic text."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from tests.builders import tiny_base, tiny_expert
 
@@ -25,10 +23,8 @@ class World:
         return tuple(str(self.experts[name]) for name in names or self.experts)
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A base, three experts, generic text."""
-    folder = tmp_path_factory.mktemp("world")
+def make_world(folder: Path) -> World:
+    """Save a base, three experts and generic text in `folder`."""
     base = tiny_base(folder / "base")
     null = folder / "null.txt"
     null.write_text(GENERIC * 20, encoding="utf-8")

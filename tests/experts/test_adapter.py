@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from moehub.card import read_card
 from moehub.errors import ExpertError
+from moehub.experts.adapter import _REFUSED, config_faults, read_adapter
 from moehub.experts.folder import open_expert, seal
-from moehub.merge.adapter import _REFUSED, config_faults, read_adapter
-from tests.merge.conftest import World
+from tests.world import World
 
 HARMLESS = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),

@@ -1,0 +1,1 @@
+"""`moehub keys`: who signed an expert, and whose signatures count here."""

@@ -1,0 +1,1 @@
+"""What lies on disk: one SQLite file and content-addressed blobs, and the changes to them."""
