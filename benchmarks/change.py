@@ -25,7 +25,7 @@ from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, BasePi
 from moehub.experts.folder import seal
 from moehub.experts.statistics import Statistics
 from moehub.merge.merging import Recipe, prepare, prepare_change
-from moehub.merge.shapes import linear_shapes
+from moehub.experts.linears import linear_shapes
 
 VOCABULARY, PAIR_BITS, RANK = 32768, 16, 16
 
