@@ -21,7 +21,7 @@ from moehub.errors import ConfigError
 EXPERT_TAG = "moehub-expert"
 MOE_TAG = "moehub-moe"
 _ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _OURS = frozenset(
     {
         "library_name",
@@ -70,7 +70,7 @@ def with_front_matter(card: Card, readme: str | None) -> str:
     """Return a publisher's own README.md under a front matter that says what the card says."""
     if readme is None:
         return render_expert(card)
-    found = _FRONT_MATTER.match(readme)
+    found = FRONT_MATTER.match(readme)
     body = readme[found.end() :] if found else readme
     try:
         own = yaml.safe_load(found[1]) if found else {}

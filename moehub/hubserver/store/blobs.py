@@ -1,0 +1,104 @@
+"""The bytes of files, by sha256: each written once, beside its place, flushed to disk, and then renamed.
+
+blobs/ab/abcdef…     the bytes; never changed afterwards
+incoming/…           bytes on their way in; leftovers of a broken connection or a killed server are removed later
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which bytes on their way in have lost their sender."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes that the hub holds."""
+
+    sha256: str
+    size: int
+
+
+class Incoming:
+    """Bytes on their way in, hashed as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._file = path.open("xb", buffering=0)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        self._sha256.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        self.size += len(data)
+
+    def finish(self) -> Blob:
+        """Flush everything to disk and return what it is; nothing can be appended afterwards."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return Blob(self._sha256.hexdigest(), self.size)
+
+    def close(self) -> None:
+        """Close the file and remove it, unless it has become a blob."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """The folder of blobs."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder, self.incoming_folder = root / "blobs", root / "incoming"
+        for folder in (self.folder, self.incoming_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Return where a blob lies, if it is there."""
+        return self.folder / sha256[:2] / sha256
+
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Incoming]:
+        """Yield a place to write bytes to; what has not been kept when the block ends is removed."""
+        incoming = Incoming(self.incoming_folder / secrets.token_hex(16))
+        try:
+            yield incoming
+        finally:
+            incoming.close()
+
+    def keep(self, incoming: Path, blob: Blob) -> None:
+        """Give finished bytes their place; only within a transaction, so that no collection comes in between."""
+        place = self.path(blob.sha256)
+        if not place.parent.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            _flush(self.folder)
+        incoming.chmod(0o440)
+        incoming.replace(place)
+        _flush(place.parent)
+
+    def remove_abandoned(self, older_than: float = _ABANDONED) -> int:
+        """Remove bytes on their way in whose sender has been silent for `older_than` seconds; return how many."""
+        removed = 0
+        for path in self.incoming_folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - older_than:
+                    path.unlink()
+                    removed += 1
+        return removed
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

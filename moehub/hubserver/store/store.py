@@ -1,0 +1,88 @@
+"""The store of a hub: its parts over one root folder."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from moehub.errors import HubError
+from moehub.hubserver.store.blobs import Blobs
+from moehub.hubserver.store.database import Database
+from moehub.hubserver.store.heads import Heads
+from moehub.hubserver.store.history import History
+from moehub.hubserver.store.repos import Repos
+from moehub.hubserver.store.tokens import Tokens
+from moehub.hubserver.store.uploads import Uploads
+from moehub.hubserver.store.verdicts import Verdicts
+
+DATABASE = "hub.sqlite3"
+SECRET = "secret"  # noqa: S105 (a file's name)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Everything a hub keeps."""
+
+    root: Path
+    database: Database
+    blobs: Blobs
+    uploads: Uploads
+    repos: Repos
+    heads: Heads
+    history: History
+    tokens: Tokens
+    verdicts: Verdicts
+    secret: bytes
+    """Signs upload addresses."""
+
+
+def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, create: bool = False) -> Store:
+    """Return the store in `root`.
+
+    Args:
+        root: its folder.
+        quota: bytes that one namespace may hold; None for no limit.
+        pickles: whether files may be pickles by their names.
+        create: whether to make a store where there is none.
+
+    Raises:
+        HubError: there is none, or it is of another format.
+        OSError: the folder cannot be written to.
+    """
+    if not create and not (root / DATABASE).is_file():
+        raise HubError(f"{root} holds no hub (it has no {DATABASE}): `moehub hub serve --root {root}` makes one")
+    if not (root / DATABASE).is_file() and root.is_dir() and any(root.iterdir()):
+        raise HubError(f"{root} holds something else than a hub: choose an empty or new folder with --root")
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds private repos
+    blobs, database = Blobs(root), Database(root / DATABASE)
+    heads = Heads(database, blobs)
+    return Store(
+        root,
+        database,
+        blobs,
+        Uploads(database, blobs, quota),
+        Repos(database),
+        heads,
+        History(database, heads, pickles=pickles),
+        Tokens(database),
+        Verdicts(database),
+        _secret(root / SECRET),
+    )
+
+
+def _secret(path: Path) -> bytes:
+    """Return the hub's own secret, made where there is none."""
+    if not path.exists():
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".secret.")  # readable by its owner alone
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(descriptor)
+            with contextlib.suppress(FileExistsError):  # another process was quicker: its secret counts
+                path.hardlink_to(name)
+        finally:
+            Path(name).unlink()
+    return path.read_bytes()

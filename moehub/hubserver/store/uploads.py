@@ -1,0 +1,85 @@
+"""Bytes that become blobs, and which repo may commit which blob.
+
+A repo may commit only blobs that were uploaded to it: otherwise whoever knows the sha256 of a private file could commit
+it to a repo of their own, and read it there. So bytes are taken in even where the hub holds them already: having them
+is the proof.
+"""
+
+from moehub.hubserver.refusals import RefusedError
+from moehub.hubserver.store.blobs import Blob, Blobs, Incoming
+from moehub.hubserver.store.database import Database, now
+
+
+class Uploads:
+    """What was uploaded, and to which repo."""
+
+    def __init__(self, database: Database, blobs: Blobs, quota: int | None) -> None:
+        """Keep the parts; `quota` is how many bytes a namespace may hold, None for no limit."""
+        self.database, self.blobs, self.quota = database, blobs, quota
+
+    def take(self, incoming: Incoming, repo: int, expected: Blob | None = None) -> Blob:
+        """Make a blob of finished bytes that the repo may commit.
+
+        Raises:
+            RefusedError: they are not the bytes that were announced, or the namespace's quota is used up.
+        """
+        blob = incoming.finish()
+        if expected is not None and blob != expected:
+            raise RefusedError(
+                422,
+                f"the upload holds {blob.size} bytes with sha256 {blob.sha256[:12]}, announced were {expected.size} "
+                f"with {expected.sha256[:12]}: send the file again",
+            )
+        with self.database.writing() as connection:
+            known = connection.execute("select size from blob where sha256 = ?", (blob.sha256,)).fetchone()
+            if not self.holds(repo, blob.sha256):
+                self.require_room(repo, blob.size)
+            if known is None or not self.blobs.path(blob.sha256).is_file():
+                self.blobs.keep(incoming.path, blob)
+            connection.execute("insert or ignore into blob values (?, ?)", (blob.sha256, blob.size))
+            connection.execute(
+                "insert into link values (?, ?, ?) on conflict do update set since = excluded.since",
+                (repo, blob.sha256, now()),
+            )
+        return blob
+
+    def take_bytes(self, content: bytes, repo: int) -> Blob:
+        """Make a blob of bytes in memory that the repo may commit.
+
+        Raises:
+            RefusedError: the namespace's quota is used up.
+        """
+        with self.blobs.receiving() as incoming:
+            incoming.write(content)
+            return self.take(incoming, repo)
+
+    def holds(self, repo: int, sha256: str, size: int | None = None) -> bool:
+        """Return whether the repo may commit this blob (of this size, where one is given)."""
+        found = (
+            self.database.reading()
+            .execute("select size from link join blob using (sha256) where repo = ? and sha256 = ?", (repo, sha256))
+            .fetchone()
+        )
+        return found is not None and size in (None, found["size"])
+
+    def used(self, repo: int) -> int:
+        """Return how many bytes the namespace of a repo holds."""
+        total = self.database.reading().execute(
+            "select sum(size) from repo mine join repo theirs on theirs.namespace = mine.namespace "
+            "join link on link.repo = theirs.id join blob using (sha256) where mine.id = ?",
+            (repo,),
+        )
+        return total.fetchone()[0] or 0
+
+    def require_room(self, repo: int, size: int) -> None:
+        """Refuse bytes beyond the namespace's quota.
+
+        Raises:
+            RefusedError: they are.
+        """
+        if self.quota is not None and (used := self.used(repo)) + size > self.quota:
+            raise RefusedError(
+                507,
+                f"{size} bytes more than the {used} that are used would exceed the namespace's quota of {self.quota} "
+                "bytes: delete repos that nobody needs, or ask whoever runs the hub for more",
+            )
