@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),
     "federate": ("moehub.cli.federate", "Train experts together with others, who keep their text."),
     "node": ("moehub.cli.node", "Take part in a federation, with text that stays here."),
+    "hub": ("moehub.cli.hub", "Run a hub of your own, and look after it."),
     "doctor": ("moehub.cli.doctor", "Check this machine: versions, devices, backends, hub."),
     "demo": ("moehub.cli.demo", "Run the whole road on this machine's own text."),
 }
