@@ -15,6 +15,7 @@ from moehub.card import (
     ADAPTER_WEIGHTS,
     CARD_FILE,
     EXPERT_FILES,
+    PINNED_FILES,
     README,
     STATISTICS_FILE,
     Card,
@@ -101,11 +102,7 @@ def seal(folder: Path, card: Card) -> Card:
 
     A folder without a card is no expert, so an interrupted training never looks like one.
     """
-    pinned = {
-        name: files.sha256(folder / name)
-        for name in sorted(EXPERT_FILES - {CARD_FILE, README})
-        if (folder / name).is_file()
-    }
+    pinned = {name: files.sha256(folder / name) for name in sorted(PINNED_FILES) if (folder / name).is_file()}
     sealed = dataclasses.replace(card, files=pinned)
     files.write_text(folder / CARD_FILE, sealed.to_json())
     return sealed

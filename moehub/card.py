@@ -19,8 +19,11 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STATISTICS_FILE = "router_stats.safetensors"
 README = "README.md"
-EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README})
+SIGNATURE_FILE = "expert.sig"
+EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README, SIGNATURE_FILE})
 """Nothing else travels: no pickles, no code, no training state."""
+PINNED_FILES = EXPERT_FILES - {CARD_FILE, README, SIGNATURE_FILE}
+"""What the card pins where it is there: not itself, not the text made of it, not the signature made over it."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """Names of experts and domains: they become folder names, tensor names and tags, so they stay plain."""
 
@@ -98,7 +101,7 @@ class Card:
     stages: tuple[Stage, ...]
     metrics: Metrics | None
     files: dict[str, str]
-    """Name of every other file in the folder but the README → sha256 in hex."""
+    """Name of every other file in the folder but the README and the signature → sha256 in hex."""
     version: int = 1
     """Grows by one with each publication of the same expert, so that an old one cannot be replayed."""
     format: int = FORMAT
@@ -188,7 +191,7 @@ def folder_faults(folder: Path, card: Card) -> list[str]:
     ]
     faults += [
         f"the card does not pin {name}, so it may be anything: remove it, or pull the expert again"
-        for name in sorted(EXPERT_FILES - {CARD_FILE, README} - card.files.keys())
+        for name in sorted(PINNED_FILES - card.files.keys())
         if (folder / name).exists()
     ]
     return faults + [fault for name, digest in sorted(card.files.items()) if (fault := _unpinned(folder, name, digest))]

@@ -9,6 +9,7 @@
     ├── MergeError              experts that do not fit together, or a MoE folder that cannot be changed that way
     ├── RouterError             a router that is unknown or lacks what it needs
     ├── AdmissionError          an expert that the admission gate refuses
+    ├── SigningError            a key that cannot be used, or a signature that does not hold
     ├── HubError                a hub that is missing, refuses, or serves something else than it promised
     └── FederationError         a federation or a node that cannot be started, resumed or finished
 
@@ -52,6 +53,10 @@ class RouterError(MoehubError):
 
 class AdmissionError(MoehubError):
     """An expert that the admission gate refuses."""
+
+
+class SigningError(MoehubError):
+    """A key that cannot be used, or a signature that does not hold."""
 
 
 class HubError(MoehubError):

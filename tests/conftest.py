@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # Set before huggingface_hub is imported anywhere: tests never touch a person's cache or the network.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="moehub-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+# Nor a person's keys, nor what a person has seen of hubs.
+os.environ["MOEHUB_KEYS"] = str(Path(os.environ["HF_HOME"]) / "keys")
+os.environ["MOEHUB_STATE"] = str(Path(os.environ["HF_HOME"]) / "state")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
