@@ -10,5 +10,6 @@ One process, no other service. The root folder:
     hub.sqlite3          repos, commits, refs, tokens (hashed), quotas; WAL
     blobs/ab/abcdef…     every file's bytes, by sha256; written once, never changed
     incoming/            uploads in progress; removed when they are old
+    xorbs/               uploads through Xet, kept for a day
     secret               signs upload addresses; readable by its owner alone
 """

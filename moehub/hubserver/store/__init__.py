@@ -4,6 +4,7 @@ module      what it keeps
 database    the SQLite file: schema, connections, transactions
 blobs       the bytes of files, by sha256
 uploads     bytes on their way in, and which repo may commit which blob
+xorbs       what comes through Xet, until it is a blob; its formats are in `chunks` and `shards`
 repos       repos by name, who may see them, refs
 trees       what a commit holds: path → entry
 history     commits, and the one way to make one

@@ -2,19 +2,23 @@
 
 import contextlib
 import datetime as dt
+import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from moehub.errors import HubError
+from moehub.hubserver.refusals import disk_in_sentences
+from moehub.hubserver.store.blobs import flush
 
 FORMAT = 1
 _WAIT = 60.0
 """Seconds that a writer waits for another."""
 _SCHEMA = """
 create table repo (
-    id integer primary key,
+    id integer primary key autoincrement,  -- never given again: addresses that were signed for a repo name it
     namespace text not null,
     name text not null,
     folded text not null unique,  -- namespace/name in lower case: names that differ in case alone are one name
@@ -41,6 +45,7 @@ create table ref (
     oid text not null,
     primary key (repo, name)
 ) strict, without rowid;
+create index history_by_tree on history (tree);
 create table blob (sha256 text primary key, size integer not null) strict, without rowid;
 create table link (
     repo integer not null references repo on delete cascade,
@@ -90,52 +95,53 @@ create table verdict (
 
 
 class Database:
-    """The SQLite file of a hub."""
+    """The SQLite file of a hub.
+
+    A commit is on disk when `writing` ends (`synchronous = full` flushes the log at every commit), so what it refers to
+    has to be on disk before: see `Blobs.keep`.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, and make its tables where there are none.
+        """Open the file, which is made with its tables where there is none.
 
         Raises:
             HubError: it is of another format, or no database.
+            RefusedError: the disk is full, or cannot be written to.
         """
         self.path = path
         self._local = threading.local()
+        if not path.exists():
+            with disk_in_sentences():
+                _make(path)
         try:
-            with self.writing() as connection:
-                found = connection.execute("pragma user_version").fetchone()[0]
-                if not found:
-                    for statement in _SCHEMA.split(";\n"):
-                        connection.execute(statement)
-                    connection.execute(f"pragma user_version = {FORMAT}")
+            found = self.reading().execute("pragma user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise HubError(f"{path} cannot be opened ({error}): restore it from a backup, or free its disk") from error
-        if found not in (0, FORMAT):
+        if found != FORMAT:
             raise HubError(f"{path} has format {found}, this moehub reads format {FORMAT}: update moehub")
 
     def reading(self) -> sqlite3.Connection:
         """Return this thread's connection, for a statement that reads."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=_WAIT)
-            connection.row_factory = sqlite3.Row
-            connection.execute("pragma journal_mode = wal")
-            connection.execute("pragma synchronous = full")
-            connection.execute("pragma foreign_keys = on")
-            self._local.connection = connection
+            connection = self._local.connection = _connect(self.path)
         return connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection inside a transaction that excludes other writers; an error undoes all of it."""
-        connection = self.reading()
-        connection.execute("begin immediate")
-        try:
+        """Yield a connection inside a transaction that excludes other writers; an error undoes all of it.
+
+        Raises:
+            RefusedError: the disk is full or cannot be written to, or other writers take too long.
+        """
+        with disk_in_sentences(), _transaction(self.reading(), "immediate") as connection:
             yield connection
-            connection.execute("commit")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection that sees one moment for as long as the block lasts, whatever others write."""
+        with _transaction(self.reading(), "deferred") as connection:
+            yield connection
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -143,6 +149,51 @@ class Database:
         if connection is not None:
             connection.close()
             self._local.connection = None
+
+
+def _make(path: Path) -> None:
+    """Write a database without repos: beside its place, and then linked to it, so that there is never half of one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        connection = _connect(Path(name))
+        with contextlib.closing(connection), _transaction(connection, "immediate"):
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"pragma user_version = {FORMAT}")
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its database counts
+            path.hardlink_to(name)
+    finally:
+        Path(name).unlink()
+    flush(path.parent)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=_WAIT)
+    try:
+        connection.execute("pragma journal_mode = wal")
+    except sqlite3.OperationalError:
+        connection.close()
+        if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists():
+            raise
+        # On a disk that nobody can write to, SQLite cannot keep its log, and needs none.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("pragma synchronous = full")
+    connection.execute("pragma foreign_keys = on")
+    return connection
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+    connection.execute(f"begin {kind}")
+    try:
+        yield connection
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
 
 
 def now() -> str:

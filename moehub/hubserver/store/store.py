@@ -16,6 +16,7 @@ from moehub.hubserver.store.repos import Repos
 from moehub.hubserver.store.tokens import Tokens
 from moehub.hubserver.store.uploads import Uploads
 from moehub.hubserver.store.verdicts import Verdicts
+from moehub.hubserver.store.xorbs import Xorbs
 
 DATABASE = "hub.sqlite3"
 SECRET = "secret"  # noqa: S105 (a file's name)
@@ -29,6 +30,7 @@ class Store:
     database: Database
     blobs: Blobs
     uploads: Uploads
+    xorbs: Xorbs
     repos: Repos
     heads: Heads
     history: History
@@ -57,12 +59,13 @@ def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, c
         raise HubError(f"{root} holds something else than a hub: choose an empty or new folder with --root")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds private repos
     blobs, database = Blobs(root), Database(root / DATABASE)
-    heads = Heads(database, blobs)
+    heads, uploads = Heads(database, blobs), Uploads(database, blobs, quota)
     return Store(
         root,
         database,
         blobs,
-        Uploads(database, blobs, quota),
+        uploads,
+        Xorbs(root, uploads),
         Repos(database),
         heads,
         History(database, heads, pickles=pickles),

@@ -53,6 +53,17 @@ class Uploads:
             incoming.write(content)
             return self.take(incoming, repo)
 
+    def touch(self, repo: int, blob: Blob) -> bool:
+        """Begin the time anew in which the repo may commit a blob; return False where it may not."""
+        with self.database.writing() as connection:
+            if not self.holds(repo, blob.sha256, blob.size):
+                return False
+            connection.execute(
+                "update link set since = ? where repo = ? and sha256 = ?",
+                (now(), repo, blob.sha256),
+            )
+        return True
+
     def holds(self, repo: int, sha256: str, size: int | None = None) -> bool:
         """Return whether the repo may commit this blob (of this size, where one is given)."""
         found = (
