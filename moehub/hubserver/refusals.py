@@ -1,5 +1,10 @@
 """What the hub answers when it does not do what it was asked for."""
 
+import contextlib
+import errno
+import sqlite3
+from collections.abc import Iterator
+
 from moehub.errors import HubError
 
 
@@ -37,4 +42,41 @@ def gated(repo: str) -> RefusedError:
     return RefusedError(403, f"access to {repo} is restricted: ask its owner for a token that is admitted", "GatedRepo")
 
 
+@contextlib.contextmanager
+def disk_in_sentences() -> Iterator[None]:
+    """Turn what the disk or the database refuses into an answer; other errors pass through.
+
+    Raises:
+        RefusedError: 507 where the disk is full; 503 where it cannot be written to, or other writers take too long.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError) as error:
+        status, sentence = _trouble(error)
+        if not status:
+            raise
+        raise RefusedError(status, f"{sentence} ({error})") from error
+
+
+def _trouble(error: OSError | sqlite3.DatabaseError) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        return _OF_FILES.get(error.errno or 0, (0, ""))
+    # The lower byte is the kind; what is above it says more about it.
+    return _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, (0, ""))
+
+
+_FULL = 507, "the hub's disk is full: free space on it, and send this again"
+_FIXED = 503, "the hub cannot write to its disk: whoever runs it has to make it writable; reading goes on"
+_BUSY = 503, "the hub is busy with other writers: send this again in a minute"
+_BROKEN = 503, "the hub's database is damaged: whoever runs it has to restore it from a backup"
+_OF_FILES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _FIXED),
+}
+_OF_SQLITE = {
+    sqlite3.SQLITE_FULL: _FULL,
+    **dict.fromkeys((sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR), _FIXED),
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _BUSY),
+    **dict.fromkeys((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB), _BROKEN),
+}
 _REPO = "RepoNotFound"

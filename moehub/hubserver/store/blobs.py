@@ -1,5 +1,9 @@
 """The bytes of files, by sha256: each written once, beside its place, flushed to disk, and then renamed.
 
+The order is what makes a power loss harmless. First the bytes are flushed (`Incoming.finish`), so that no name can ever
+stand for fewer; then the rename, then the folder that holds the name (`Blobs.keep`); only then does the database commit
+the row that refers to it, and its log is flushed by that. Whatever is lost is lost from the end.
+
 blobs/ab/abcdef…     the bytes; never changed afterwards
 incoming/…           bytes on their way in; leftovers of a broken connection or a killed server are removed later
 """
@@ -13,8 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_ABANDONED = 24 * 3600.0
-"""Seconds after which bytes on their way in have lost their sender."""
+from moehub.hubserver.refusals import disk_in_sentences
 
 
 @dataclass(frozen=True)
@@ -68,35 +71,47 @@ class Blobs:
 
     @contextlib.contextmanager
     def receiving(self) -> Iterator[Incoming]:
-        """Yield a place to write bytes to; what has not been kept when the block ends is removed."""
-        incoming = Incoming(self.incoming_folder / secrets.token_hex(16))
-        try:
-            yield incoming
-        finally:
-            incoming.close()
+        """Yield a place to write bytes to; what has not been kept when the block ends is removed.
+
+        Raises:
+            RefusedError: the disk is full, or cannot be written to.
+        """
+        with disk_in_sentences():
+            incoming = Incoming(self.incoming_folder / secrets.token_hex(16))
+            try:
+                yield incoming
+            finally:
+                incoming.close()
 
     def keep(self, incoming: Path, blob: Blob) -> None:
         """Give finished bytes their place; only within a transaction, so that no collection comes in between."""
         place = self.path(blob.sha256)
-        if not place.parent.is_dir():
-            place.parent.mkdir(exist_ok=True)
-            _flush(self.folder)
+        place.parent.mkdir(exist_ok=True)
+        # Whoever made the folder may have been killed before its name was flushed: it is cheap to do it again.
+        flush(self.folder)
         incoming.chmod(0o440)
         incoming.replace(place)
-        _flush(place.parent)
+        flush(place.parent)
 
-    def remove_abandoned(self, older_than: float = _ABANDONED) -> int:
-        """Remove bytes on their way in whose sender has been silent for `older_than` seconds; return how many."""
-        removed = 0
-        for path in self.incoming_folder.iterdir():
+    def intact(self, blob: Blob) -> bool:
+        """Return whether the bytes are there, as far as their size tells."""
+        try:
+            return self.path(blob.sha256).stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
+
+    def abandoned(self, older_than: float) -> list[Path]:
+        """Return bytes on their way in whose sender has been silent for `older_than` seconds."""
+        found = []
+        for path in sorted(self.incoming_folder.iterdir()):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < time.time() - older_than:
-                    path.unlink()
-                    removed += 1
-        return removed
+                    found.append(path)
+        return found
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,6 @@
 """What the newest commit of `main` says about itself, kept beside it for lists and search."""
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import yaml
 from moehub.card import ADAPTER_CONFIG, CARD_FILE, README
 from moehub.hub import model_card
 from moehub.hub.parcel import MOE_CONFIG, MOE_LOCK
+from moehub.hubserver.refusals import RefusedError
 from moehub.hubserver.store.blobs import Blobs
 from moehub.hubserver.store.database import Database
 from moehub.hubserver.store.repos import Repo
@@ -20,6 +22,8 @@ from moehub.hubserver.visitor import EVERY_NAMESPACE, Visitor
 
 _MOST_TEXT = 1 << 20
 """Bytes of a README.md or an adapter_config.json that are looked at; one that is larger says nothing."""
+_MOST_FRONT = 1 << 16
+"""Characters of front matter that are looked at: reading YAML takes seconds per megabyte."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,28 @@ class Question:
     base: str | None = None
 
 
+@dataclass(frozen=True)
+class Saying:
+    """What the files of a commit say about themselves."""
+
+    kind: str
+    base: str | None
+    domain: str | None
+    license: str | None
+    words: str
+    """What search looks through."""
+    card_json: str
+    tags_json: str
+
+
 class Heads:
     """The newest of every repo."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self.database, self.blobs = database, blobs
 
-    def update(self, connection: sqlite3.Connection, repo: Repo, oid: str, date: str, tree: Tree) -> None:
-        """Note what a new commit of `main` says, within the transaction that makes it."""
+    def read(self, repo: Repo, tree: Tree) -> Saying:
+        """Return what files say about themselves; blobs are read, so not within a transaction."""
         card = self._front_matter(tree)
         base = _first(card.get("base_model")) or self._adapters_base(tree)
         tags = _tags(card, tree, base)
@@ -86,22 +104,16 @@ class Heads:
         domain = summary.domain if summary else _domain(tags)
         licence = summary.license if summary else _first(card.get("license"))
         words = " ".join([repo.id, *tags, domain or "", base or "", licence or ""]).lower()
+        return Saying(kind_of(tree), base, domain, licence, words, json.dumps(card), json.dumps(tags))
+
+    def update(self, connection: sqlite3.Connection, repo: Repo, oid: str, date: str, saying: Saying) -> None:
+        """Note what a new commit of `main` says, within the transaction that makes it."""
         connection.execute(
             "insert or replace into head values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                repo.number,
-                oid,
-                date,
-                kind_of(tree),
-                base,
-                domain,
-                licence,
-                words,
-                json.dumps(card, default=str),
-                json.dumps(tags),
-            ),
+            (repo.number, oid, date, *dataclasses.astuple(saying)),
         )
         connection.execute("delete from tag where repo = ?", (repo.number,))
+        tags = json.loads(saying.tags_json)
         connection.executemany("insert into tag values (?, ?)", [(tag, repo.number) for tag in tags])
 
     def get(self, repo: Repo) -> Head | None:
@@ -117,11 +129,16 @@ class Heads:
             visitor: who asks.
             limit: how many at most.
             after: the `place` of the last one of the page before.
+
+        Raises:
+            RefusedError: `after` is no place.
         """
         where, values = _conditions(question, visitor)
         if after is not None:
             modified, _, number = after.partition("~")
             where.append("(head.modified, head.repo) < (?, ?)")
+            if not number.isdecimal():
+                raise RefusedError(400, f"{after!r:.80} is no place in a list: begin at its first page")
             values += [modified, int(number)]
         conditions = f" where {' and '.join(where)}" if where else ""
         order = " order by head.modified desc, head.repo desc limit ?"
@@ -133,7 +150,7 @@ class Heads:
         where, values = _conditions(question, visitor)
         conditions = f" where {' and '.join(where)}" if where else ""
         rows = self.database.reading().execute(
-            f"select count(*) from head join repo on repo.id = head.repo{conditions}",
+            f"select count(*) from head join repo on repo.id = head.repo{conditions}",  # noqa: S608 (all of it is ours)
             values,
         )
         return int(rows.fetchone()[0])
@@ -144,7 +161,7 @@ class Heads:
     def _adapters_base(self, tree: Tree) -> str | None:
         """Return what PEFT says the base is: its own pushes have no model card that does."""
         try:
-            values = json.loads(self._text(tree, ADAPTER_CONFIG))
+            values = _plain(json.loads(self._text(tree, ADAPTER_CONFIG)))
         except (ValueError, RecursionError):
             return None
         return _first(values.get("base_model_name_or_path")) if isinstance(values, dict) else None
@@ -153,7 +170,10 @@ class Heads:
         entry = tree.get(path)
         if entry is None or entry.size > _MOST_TEXT:
             return ""
-        return self.blobs.path(entry.sha256).read_text(encoding="utf-8", errors="replace")
+        try:
+            return self.blobs.path(entry.sha256).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:  # lost by the disk: `moehub hub fsck` says so
+            return ""
 
 
 def kind_of(tree: Mapping[str, Any]) -> str:
@@ -166,12 +186,34 @@ def kind_of(tree: Mapping[str, Any]) -> str:
 def front_matter(readme: str) -> dict[str, Any]:
     """Return the YAML at the beginning of a README.md; empty where there is none, or none that can be read."""
     found = model_card.FRONT_MATTER.match(readme)
+    if not found or len(found[1]) > _MOST_FRONT:
+        return {}
     try:
-        values = yaml.safe_load(found[1]) if found else {}
-        json.dumps(values, default=str)
+        values = _plain(yaml.load(found[1], _Loader))  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         return {}
-    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+    return values if isinstance(values, dict) else {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, of which a few lines can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
+def _plain(values: Any) -> Any:
+    """Return values as JSON can hold them, and text as UTF-8 can: dates as text, numbers that are none as null.
+
+    Raises:
+        ValueError: they cannot be.
+        TypeError: the same.
+    """
+    text = json.dumps(values, default=str, ensure_ascii=False)
+    text.encode()
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _tags(card: Mapping[str, Any], tree: Tree, base: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from moehub.hubserver.refusals import RefusedError, no_entry, no_revision
 from moehub.hubserver.store import trees
 from moehub.hubserver.store.database import Database, now
-from moehub.hubserver.store.heads import Heads
+from moehub.hubserver.store.heads import Heads, Saying
 from moehub.hubserver.store.repos import MAIN, Repo
 from moehub.hubserver.store.trees import Entry, Tree
 
@@ -90,6 +90,8 @@ class History:
         while True:
             head = self._head(repo, branch)
             if parent and parent != head:
+                if head and self._repeats(repo, head, parent, change):
+                    return head
                 raise RefusedError(
                     412, f"{repo.id} has moved to {head[:12] or 'nothing'} since {parent[:12]}: look again, and retry"
                 )
@@ -99,14 +101,26 @@ class History:
                 return head
             trees.check_tree(after)
             admit(repo, after)
-            commit = Commit("", head or None, title, message, author, now())
-            made = self._add(repo, branch, head, commit, change, after)
+            saying = self.heads.read(repo, after) if branch == MAIN else None
+            commit = Commit("", head or None, _text(title), _text(message), author, now())
+            made = self._add(repo, branch, commit, change, after, saying)
             if made is not None:
                 return made
 
-    def _add(self, repo: Repo, branch: str, head: str, commit: Commit, change: Change, tree: Tree) -> str | None:
+    def _repeats(self, repo: Repo, head: str, parent: str, change: Change) -> bool:
+        """Return whether a commit was made by this very change: a client asks again if the answer got lost."""
+        if next(self.before(repo, head)).parent != parent:
+            return False
+        try:
+            return change.apply(self.tree(repo, parent), repo.id) == self.tree(repo, head)
+        except RefusedError:
+            return False
+
+    def _add(
+        self, repo: Repo, branch: str, commit: Commit, change: Change, tree: Tree, saying: Saying | None
+    ) -> str | None:
         """Write a commit, or return None if another one was made meanwhile."""
-        text = trees.to_json(tree)
+        text, head = trees.to_json(tree), commit.parent or ""
         identity = [repo.number, head, text, commit.title, commit.message, commit.author, commit.date]
         salted = json.dumps([*identity, secrets.token_hex(8)])
         oid = hashlib.sha1(salted.encode(), usedforsecurity=False).hexdigest()
@@ -129,8 +143,8 @@ class History:
                 (repo.number, oid, commit.parent, digest, commit.title, commit.message, commit.author, commit.date),
             )
             connection.execute("update ref set oid = ? where repo = ? and name = ?", (oid, repo.number, branch))
-            if branch == MAIN:
-                self.heads.update(connection, repo, oid, commit.date, tree)
+            if saying is not None:
+                self.heads.update(connection, repo, oid, commit.date, saying)
         return oid
 
     def _head(self, repo: Repo, branch: str) -> str:
@@ -176,3 +190,8 @@ class History:
                 return
             yield Commit(*row)
             step = row["parent"]
+
+
+def _text(text: str) -> str:
+    """Return text as UTF-8 can hold it: JSON can name halves of characters."""
+    return text.encode(errors="replace").decode()

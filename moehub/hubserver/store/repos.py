@@ -134,15 +134,20 @@ class Repos:
         """Give a commit a branch or a tag.
 
         Raises:
-            RefusedError: 400 for a name that cannot be one, 409 where it is taken.
+            RefusedError: 400 for a name that cannot be one, 404 for a commit that the repo does not have, 409 where the
+                name is taken.
         """
         parts = ref.split("/")
         if not _REF.fullmatch(ref) or _COMMIT.fullmatch(ref) or ".." in ref or any(not part for part in parts):
             raise RefusedError(400, f"{ref!r} cannot be a {kind}: expected letters, digits, '.', '_', '-' and '/'")
         with self.database.writing() as connection:
+            if commit or kind != "branch":
+                _require_commit(connection, repo, commit)
             try:
                 connection.execute("insert into ref values (?, ?, ?, ?)", (repo.number, ref, kind, commit))
             except sqlite3.IntegrityError as error:
+                if connection.execute("select 1 from repo where id = ?", (repo.number,)).fetchone() is None:
+                    raise no_repo(repo.id) from error
                 raise RefusedError(
                     409, f"{repo.id} has a branch or tag {ref!r} already: choose another name"
                 ) from error
@@ -161,6 +166,12 @@ class Repos:
             )
             if not gone.rowcount:
                 raise no_revision(repo.id, ref)
+
+
+def _require_commit(connection: sqlite3.Connection, repo: Repo, commit: str) -> None:
+    found = connection.execute("select 1 from history where repo = ? and oid = ?", (repo.number, commit))
+    if found.fetchone() is None:
+        raise no_revision(repo.id, commit)
 
 
 def require_write(visitor: Visitor, namespace: str, repo: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moehub.errors import HubError
-from moehub.hubserver.store.blobs import Blobs
+from moehub.hubserver.store.blobs import Blobs, flush
 from moehub.hubserver.store.database import Database
 from moehub.hubserver.store.heads import Heads
 from moehub.hubserver.store.history import History
@@ -20,6 +20,7 @@ from moehub.hubserver.store.xorbs import Xorbs
 
 DATABASE = "hub.sqlite3"
 SECRET = "secret"  # noqa: S105 (a file's name)
+_FOLDERS = ("blobs", "incoming")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, c
     """
     if not create and not (root / DATABASE).is_file():
         raise HubError(f"{root} holds no hub (it has no {DATABASE}): `moehub hub serve --root {root}` makes one")
-    if not (root / DATABASE).is_file() and root.is_dir() and any(root.iterdir()):
+    if not (root / DATABASE).is_file() and root.is_dir() and not _unfinished(root):
         raise HubError(f"{root} holds something else than a hub: choose an empty or new folder with --root")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds private repos
     blobs, database = Blobs(root), Database(root / DATABASE)
@@ -75,6 +76,14 @@ def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, c
     )
 
 
+def _unfinished(root: Path) -> bool:
+    """Return whether a folder is empty, or holds a hub whose making was cut short."""
+    return all(
+        path.name.startswith(f".{DATABASE}.") or (path.name in _FOLDERS and not any(path.iterdir()))
+        for path in root.iterdir()
+    )
+
+
 def _secret(path: Path) -> bytes:
     """Return the hub's own secret, made where there is none."""
     if not path.exists():
@@ -88,4 +97,5 @@ def _secret(path: Path) -> bytes:
                 path.hardlink_to(name)
         finally:
             Path(name).unlink()
+        flush(path.parent)
     return path.read_bytes()

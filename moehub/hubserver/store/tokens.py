@@ -1,5 +1,6 @@
 """Tokens: who may do what. The hub keeps their sha256 alone; a token is shown once, when it is made."""
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from moehub.errors import HubError
 from moehub.hub import check_repo
+from moehub.hubserver.refusals import RefusedError
 from moehub.hubserver.store.database import Database, now, written
 from moehub.hubserver.visitor import EVERY_NAMESPACE, Visitor
 
@@ -119,7 +121,8 @@ class Tokens:
         if row is None or (token := _token(row)).expired:
             return None
         if token.used is None or token.used < written(dt.datetime.now(dt.UTC) - _SELDOM):
-            with self.database.writing() as connection:
+            # Who they are does not depend on it: a hub whose disk is full still answers them.
+            with contextlib.suppress(RefusedError), self.database.writing() as connection:
                 connection.execute("update token set used = ? where id = ?", (now(), token.id))
         return Visitor(token.name, frozenset(token.namespaces), token.writes, frozenset(token.grants))
 

@@ -15,6 +15,8 @@ _LONGEST_PART = 255
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npz")
 _UNSAFE = frozenset('<>:"|?*\\')
 """What some system's file names cannot hold."""
+_DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10))})
+"""What some system takes for a device, whatever follows the first dot."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def check_path(path: str, *, pickles: bool = False) -> str:
         RefusedError: it leads elsewhere, some system cannot store it, or it is a pickle and those are not allowed.
     """
     parts = path.split("/")
-    if not path or len(path.encode()) > _LONGEST_PATH or any(not _plain(part) for part in parts):
+    if not path or _bytes(path) > _LONGEST_PATH or any(not _plain(part) for part in parts):
         raise RefusedError(400, f"{path!r:.200} cannot be a file's name here: expected plain names joined by /")
     if not pickles and parts[-1].lower().endswith(_PICKLES):
         raise RefusedError(
@@ -88,10 +90,15 @@ def _plain(part: str) -> bool:
     return (
         part not in ("", ".", "..")
         and part.lower() != ".git"
-        and len(part.encode()) <= _LONGEST_PART
+        and part.lower().partition(".")[0] not in _DEVICES
+        and _bytes(part) <= _LONGEST_PART
         and not part.endswith((" ", "."))
         and not any(character in _UNSAFE or unicodedata.category(character)[0] == "C" for character in part)
     )
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def check_tree(paths: Iterable[str]) -> None:
@@ -107,10 +114,7 @@ def check_tree(paths: Iterable[str]) -> None:
         _claim(files, path, "differ in case alone")
         for depth in range(1, len(parts)):
             folder = "/".join(parts[:depth])
-            if folders.setdefault(folder.casefold(), folder) != folder:
-                raise RefusedError(
-                    400, f"the folders {folder!r} and {folders[folder.casefold()]!r} differ in case alone"
-                )
+            _claim(folders, folder, "are folders that differ in case alone")
     clash = sorted(files.keys() & folders.keys())
     if clash:
         raise RefusedError(400, f"{files[clash[0]]!r} would be a file and a folder: rename one of them")

@@ -31,10 +31,12 @@ class Uploads:
                 f"with {expected.sha256[:12]}: send the file again",
             )
         with self.database.writing() as connection:
-            known = connection.execute("select size from blob where sha256 = ?", (blob.sha256,)).fetchone()
-            if not self.holds(repo, blob.sha256):
+            if connection.execute("select 1 from repo where id = ?", (repo,)).fetchone() is None:
+                raise RefusedError(404, "the repo was deleted during the upload: make it again", "RepoNotFound")
+            if not self._linked(repo, blob):
                 self.require_room(repo, blob.size)
-            if known is None or not self.blobs.path(blob.sha256).is_file():
+            known = connection.execute("select 1 from blob where sha256 = ?", (blob.sha256,)).fetchone()
+            if known is None or not self.blobs.intact(blob):
                 self.blobs.keep(incoming.path, blob)
             connection.execute("insert or ignore into blob values (?, ?)", (blob.sha256, blob.size))
             connection.execute(
@@ -65,19 +67,25 @@ class Uploads:
         return True
 
     def holds(self, repo: int, sha256: str, size: int | None = None) -> bool:
-        """Return whether the repo may commit this blob (of this size, where one is given)."""
-        found = (
+        """Return whether the repo may commit this blob (of this size, where one is given), and its bytes are there."""
+        row = (
             self.database.reading()
             .execute("select size from link join blob using (sha256) where repo = ? and sha256 = ?", (repo, sha256))
             .fetchone()
         )
-        return found is not None and size in (None, found["size"])
+        # Where the disk lost the bytes they are asked for again, which brings them back.
+        return row is not None and size in (None, row["size"]) and self.blobs.intact(Blob(sha256, row["size"]))
+
+    def _linked(self, repo: int, blob: Blob) -> bool:
+        found = self.database.reading().execute("select 1 from link where repo = ? and sha256 = ?", (repo, blob.sha256))
+        return found.fetchone() is not None
 
     def used(self, repo: int) -> int:
-        """Return how many bytes the namespace of a repo holds."""
+        """Return how many bytes the namespace of a repo holds, in whatever case its repos write it."""
         total = self.database.reading().execute(
-            "select sum(size) from repo mine join repo theirs on theirs.namespace = mine.namespace "
-            "join link on link.repo = theirs.id join blob using (sha256) where mine.id = ?",
+            "select sum(size) from repo mine join repo theirs "
+            "on theirs.folded >= lower(mine.namespace) || '/' and theirs.folded < lower(mine.namespace) || '0' "
+            "join link on link.repo = theirs.id join blob using (sha256) where mine.id = ?",  # 0 follows /
             (repo,),
         )
         return total.fetchone()[0] or 0
