@@ -7,6 +7,7 @@ file:PATH, or a path           a folder, for one machine, a shared disk, or test
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,9 @@ from moehub.card import BasePin, Metrics
 from moehub.errors import HubError
 
 _REPO_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
+
+PEEKED_BYTES = 1 << 22
+"""A file of more bytes is not small."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,35 @@ class Hub(Protocol):
     def location(self) -> str:
         """The hub's address, as `open_hub` takes it."""
 
-    def push(self, folder: Path, repo: str, *, message: str, private: bool = False) -> Published:
+    def push(
+        self, folder: Path, repo: str, *, message: str, private: bool = False, key: Path | None = None
+    ) -> Published:
         """Publish an expert or a MoE as the newest commit of `repo`; nothing new makes no new commit.
+
+        Where the hub holds another expert of the same version or a newer one, the version in the folder's card is
+        raised first. With the private key in the file `key`, the folder is signed.
 
         Raises:
             HubError: the folder may not travel, or the hub refuses.
+            SigningError: the key cannot sign, or nothing to sign with is installed.
         """
 
     def pull(self, repo: str, revision: str | None, destination: Path) -> str:
         """Fetch a commit (`main` where `revision` is None), check every file, and return the commit.
 
-        `destination` appears whole or stays as it was.
+        `destination` appears whole or stays as it was. `arrival` says what is checked.
 
         Raises:
-            HubError: no such repo or revision, or a file is not what was published.
+            HubError: no such repo or revision, a file is not what was published, the publisher's key is pinned and
+                did not sign it, or it is older than what was seen before.
+            SigningError: a key is pinned, and cannot be used or nothing to verify with is installed.
+        """
+
+    def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Return those of these small files that the newest commit of `repo` holds; none where there is no such repo.
+
+        Raises:
+            HubError: the hub cannot be reached, or refuses.
         """
 
     def experts(self, base: str | None = None) -> list[Listing]:

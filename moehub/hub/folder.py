@@ -13,13 +13,14 @@ push and pull at once; of two pushes to one repo, the later one is `main`.
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from moehub import files
 from moehub.card import CARD_FILE, README, read_card
 from moehub.errors import ExpertError, HubError
-from moehub.hub import Listing, Published, check_repo, parcel
+from moehub.hub import PEEKED_BYTES, Listing, Published, arrival, check_repo, departure, parcel
 
 _MARK = "hub.json"
 _FORMAT = {"kind": "moehub folder hub", "format": 1}
@@ -40,19 +41,22 @@ class FolderHub:
         """The hub's address, as `open_hub` takes it."""
         return f"file:{self.root.absolute()}"
 
-    def push(self, folder: Path, repo: str, *, message: str, private: bool = False) -> Published:
+    def push(
+        self, folder: Path, repo: str, *, message: str, private: bool = False, key: Path | None = None
+    ) -> Published:
         """Publish an expert or a MoE as the newest commit of `repo`; nothing new makes no new commit.
 
         Raises:
             HubError: the folder may not travel, or this is no folder hub.
+            SigningError: the key cannot sign.
         """
         home = self._home(repo)
-        packed = parcel.pack(folder)
         if private:
             raise HubError(
                 f"{self.location} cannot keep {repo} private: whoever may read the folder may read its experts; "
                 "push without --private and restrict the folder's permissions"
             )
+        packed = departure.make_ready(self, folder, repo, key=key)
         self._found()
         commit = files.digest_of(packed.digests())
         snapshot = home / "commits" / commit
@@ -82,8 +86,20 @@ class FolderHub:
                 raise HubError(
                     f"commit {commit[:12]} of {repo} in {self.location} was changed after publication: {_ASK}"
                 )
-            parcel.verify(building)
+            arrival.accept(building, hub=self.location, repo=repo, revision=revision)
         return commit
+
+    def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Return those of these small files that the newest commit of `repo` holds; none where there is no such repo.
+
+        Raises:
+            HubError: this is no folder hub.
+        """
+        if not (self._home(repo) / "refs" / _MAIN).is_file():
+            return {}
+        snapshot = self._home(repo) / "commits" / self._resolve(repo, None)
+        small = [path for name in names if (path := snapshot / name).is_file() and path.stat().st_size <= PEEKED_BYTES]
+        return {path.name: path.read_bytes() for path in small}
 
     def tag(self, repo: str, name: str, revision: str | None = None) -> str:
         """Give a commit a name that `pull` takes as revision, and return the commit.

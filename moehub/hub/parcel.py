@@ -6,13 +6,13 @@ An allow-list decides, by kind and name; whatever else lies in a folder or a rep
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from moehub import files
-from moehub.card import CARD_FILE, EXPERT_FILES, NAME, README, folder_faults, read_card
+from moehub.card import CARD_FILE, EXPERT_FILES, NAME, README, SIGNATURE_FILE, folder_faults, read_card
 from moehub.errors import ExpertError, HubError, listed
 from moehub.hub.model_card import with_front_matter
 
@@ -20,6 +20,9 @@ Kind = Literal["expert", "moe"]
 MOE_CONFIG = "config.json"
 MOE_LOCK = "merge.lock"
 MOE_TYPE = "moehub"
+MOE_SIGNATURE = "moe.sig"
+SIGNATURES: Mapping[Kind, str] = {"expert": SIGNATURE_FILE, "moe": MOE_SIGNATURE}
+"""Kind → the file that holds the publisher's signature over all others, where there is one."""
 _EXPERTS = "experts"
 _MOE_FOLDERS = ("base", "null")
 _MOE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.(?:json|safetensors|lock|md|jinja|txt|model)")
@@ -50,6 +53,12 @@ class Parcel:
         """Return the sha256 of every file that travels, in hex."""
         readme = hashlib.sha256(self.readme.encode()).hexdigest()
         return {README: readme, **{name: files.sha256(self.folder / name) for name in self.files}}
+
+    def contents(self) -> dict[str, Path | bytes]:
+        """Return everything that travels but a signature, by name: files, and the model card as it travels."""
+        found: dict[str, Path | bytes] = {name: self.folder / name for name in self.files}
+        found.pop(SIGNATURES[self.kind], None)
+        return {**found, README: self.readme.encode()}
 
 
 def pack(folder: Path) -> Parcel:
@@ -114,7 +123,7 @@ def travels(kind: Kind, name: str) -> bool:
         case "moe", [folder, file] if folder in _MOE_FOLDERS:
             return _MOE_FILE.fullmatch(file) is not None
         case "moe", [file]:
-            return _MOE_FILE.fullmatch(file) is not None
+            return _MOE_FILE.fullmatch(file) is not None or file == MOE_SIGNATURE
     return False
 
 

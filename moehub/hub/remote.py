@@ -12,7 +12,8 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from moehub import __version__, console, files
 from moehub.card import README
 from moehub.errors import HubError, listed
-from moehub.hub import Listing, Published, check_repo, model_card, parcel
+from moehub.hub import PEEKED_BYTES, Listing, Published, arrival, check_repo, departure, model_card, parcel
 from moehub.hub.refusals import TOKEN_VARIABLE, how_to_log_in, in_sentences
 
 if TYPE_CHECKING:
@@ -50,14 +51,17 @@ class RemoteHub:
 
         return (self.named or constants.ENDPOINT).rstrip("/")
 
-    def push(self, folder: Path, repo: str, *, message: str, private: bool = False) -> Published:
+    def push(
+        self, folder: Path, repo: str, *, message: str, private: bool = False, key: Path | None = None
+    ) -> Published:
         """Publish an expert or a MoE as the newest commit of `repo`; nothing new makes no new commit.
 
         Raises:
             HubError: the folder may not travel, or the hub cannot be reached or refuses.
+            SigningError: the key cannot sign.
         """
         check_repo(repo)
-        packed = parcel.pack(folder)
+        packed = departure.make_ready(self, folder, repo, key=key)
         with in_sentences(self.location, repo), _plain_http(self.location), _bars_on_terminals():
             api = self._api()
             _found(api, repo, private=private)
@@ -81,8 +85,30 @@ class RemoteHub:
         with files.new_folder(destination) as building:
             with in_sentences(self.location, repo, revision), _plain_http(self.location):
                 self._download(repo, commit, wanted, building)
-            parcel.verify(building)
+            arrival.accept(building, hub=self.location, repo=repo, revision=revision)
         return commit
+
+    def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Return those of these small files that the newest commit of `repo` holds; none where there is no such repo.
+
+        Raises:
+            HubError: the hub cannot be reached or refuses, or a file is not the one that the hub says it is.
+        """
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        with in_sentences(self.location, repo):
+            api = self._api()
+            try:
+                commit = _head(api.model_info(repo, timeout=_SECONDS))
+            except RepositoryNotFoundError:
+                return {}
+            tree = _tree(api, repo, commit)
+            wanted = [tree[name] for name in names if name in tree and tree[name].size <= PEEKED_BYTES]
+            with tempfile.TemporaryDirectory() as place, _no_bars():
+                for file in wanted:
+                    self._fetch(repo, commit, file, Path(place))
+                _check_arrived(wanted, Path(place), f"{repo} did not arrive whole from {self.location}:")
+                return {file.path: Path(place, file.path).read_bytes() for file in wanted}
 
     def experts(self, base: str | None = None) -> list[Listing]:
         """Return the experts on offer, in the order of their repos; `base` keeps those of one base reference.
@@ -143,18 +169,9 @@ class RemoteHub:
         Raises:
             HubError: a file is not the one that the hub says it is.
         """
-        from huggingface_hub import hf_hub_download
 
         def fetch(file: "RepoFile") -> "RepoFile":
-            hf_hub_download(
-                repo,
-                file.path,
-                revision=commit,
-                endpoint=self.location,
-                token=self._token(),
-                cache_dir=_cache(self.location),
-                local_dir=building,
-            )
+            self._fetch(repo, commit, file, building)
             return file
 
         total = sum(file.size for file in wanted)
@@ -166,10 +183,27 @@ class RemoteHub:
             for file in pool.map(fetch, wanted):
                 advance(file.size)
         _remove_bookkeeping(building)
-        broken = [file.path for file in wanted if not _same(file, building / file.path)]
-        if broken:
-            faults = [f"{name} is not the file that was published: pull again" for name in broken]
-            raise HubError(listed(f"{repo} did not arrive whole from {self.location}:", faults))
+        _check_arrived(wanted, building, f"{repo} did not arrive whole from {self.location}:")
+
+    def _fetch(self, repo: str, commit: str, file: "RepoFile", place: Path) -> None:
+        """Fetch one file into a folder; nothing is checked."""
+        from huggingface_hub import hf_hub_download
+
+        hf_hub_download(
+            repo,
+            file.path,
+            revision=commit,
+            endpoint=self.location,
+            token=self._token(),
+            cache_dir=_cache(self.location),
+            local_dir=place,
+        )
+
+
+def _check_arrived(wanted: list["RepoFile"], place: Path, summary: str) -> None:
+    broken = [file.path for file in wanted if not _same(file, place / file.path)]
+    if broken:
+        raise HubError(listed(summary, [f"{name} is not the file that was published: pull again" for name in broken]))
 
 
 def _found(api: "HfApi", repo: str, *, private: bool) -> None:
