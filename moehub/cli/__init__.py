@@ -18,6 +18,7 @@ COMMANDS = {
     "train-expert": ("moehub.cli.train_expert", "Train a LoRA expert for one domain on your own text."),
     "push": ("moehub.cli.push", "Publish an expert or a MoE to a hub."),
     "pull": ("moehub.cli.pull", "Fetch an expert or a MoE from a hub and verify every file."),
+    "keys": ("moehub.cli.keys", "Sign what you publish; pin the keys of others."),
     "list": ("moehub.cli.list", "List the experts that a hub offers."),
     "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),

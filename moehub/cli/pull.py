@@ -17,7 +17,8 @@ def command(reference: str, folder: Path, hub: str | None, as_json: bool) -> Non
     """Fetch the expert or MoE in REPO, an org/name, into DIR; REV is a branch, a tag or a commit.
 
     Every file is checked: against the hub's hash, and against the expert's card. DIR appears whole or stays as it
-    was; an expert or a MoE that stood there is replaced, anything else is not.
+    was; an expert or a MoE that stood there is replaced, anything else is not. What a publisher did not sign whose key
+    is pinned (`moehub keys`) is refused, and so is an expert that is older than one seen before, unless REV names it.
 
     \b
     Example:

@@ -27,14 +27,17 @@ def finished(output: Path) -> list[Parcel]:
     return [pack(folder) for folder in folders]
 
 
-def push(experts: Sequence[Parcel], organisation: str, hub: Hub, *, message: str, private: bool) -> list[Published]:
+def push(
+    experts: Sequence[Parcel], organisation: str, hub: Hub, *, message: str, private: bool, key: Path | None = None
+) -> list[Published]:
     """Publish each expert as ORGANISATION/NAME and return where they are; the same files again make no new commit.
 
     Raises:
         HubError: the organisation's name cannot be one, or the hub refuses.
+        SigningError: the private key in the file `key` cannot sign.
     """
     repos = [check_repo(f"{organisation}/{expert.name}") for expert in experts]
     return [
-        hub.push(expert.folder, repo, message=message, private=private)
+        hub.push(expert.folder, repo, message=message, private=private, key=key)
         for expert, repo in zip(experts, repos, strict=True)
     ]

@@ -60,6 +60,16 @@ class Keyring:
         """Where our own private key lies, if we made one."""
         return self.folder / "key"
 
+    def signing_key(self, named: Path | None) -> Path:
+        """Return the private key in the file `named`, or our own where that is None.
+
+        Raises:
+            SigningError: there is none, or it cannot sign.
+        """
+        key = named or self.own
+        keys.read_private(key)
+        return key
+
     def pins(self) -> list[Pin]:
         """Return every pinned key, in the order of publishers.
 
