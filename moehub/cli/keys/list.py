@@ -19,6 +19,7 @@ def command(*, as_json: bool) -> None:
     \b
     Example:
       moehub keys list
+      moehub keys list --json
     """  # noqa: D301 (\b is click's mark for text that is not to be wrapped)
     from moehub.signing.keyring import Keyring
 
