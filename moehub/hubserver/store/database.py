@@ -85,6 +85,16 @@ create table token (
     expires text,
     used text
 ) strict, without rowid;
+create table base (
+    repo integer not null references repo on delete cascade,
+    oid text not null,
+    files text not null,       -- digest of the files that decide: what was identified once is not read again
+    digest text not null,      -- of its weights; empty: the commit holds no base
+    tokenizer text not null,
+    primary key (repo, oid)
+) strict, without rowid;
+create index base_by_digest on base (digest);
+create index base_by_files on base (files);
 create table verdict (
     digest text primary key,   -- of the expert's files
     admitted integer not null,
