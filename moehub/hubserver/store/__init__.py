@@ -11,6 +11,11 @@ history     commits, and the one way to make one
 heads       what `main` says about itself, for lists and search
 tokens      who may do what
 verdicts    what the admission gate said about an expert
+store       all of them over one root folder
+collection  removing what nobody refers to
+fsck        checking that everything is there and fits together
+backup      a copy, taken while the hub serves
+upkeep      keeps those three out of each other's way
 
 A blob appears by one rename after its bytes are on disk, a commit by one transaction after its blobs are there:
 whatever is killed in between leaves bytes that nobody refers to, and `moehub hub gc` removes those.

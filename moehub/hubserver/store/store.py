@@ -14,6 +14,7 @@ from moehub.hubserver.store.heads import Heads
 from moehub.hubserver.store.history import History
 from moehub.hubserver.store.repos import Repos
 from moehub.hubserver.store.tokens import Tokens
+from moehub.hubserver.store.upkeep import LOCK
 from moehub.hubserver.store.uploads import Uploads
 from moehub.hubserver.store.verdicts import Verdicts
 from moehub.hubserver.store.xorbs import Xorbs
@@ -56,7 +57,7 @@ def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, c
     """
     if not create and not (root / DATABASE).is_file():
         raise HubError(f"{root} holds no hub (it has no {DATABASE}): `moehub hub serve --root {root}` makes one")
-    if not (root / DATABASE).is_file() and root.is_dir() and not _unfinished(root):
+    if not (root / DATABASE).is_file() and root.is_dir() and not unfinished(root):
         raise HubError(f"{root} holds something else than a hub: choose an empty or new folder with --root")
     root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds private repos
     blobs, database = Blobs(root), Database(root / DATABASE)
@@ -76,10 +77,12 @@ def open_store(root: Path, *, quota: int | None = None, pickles: bool = False, c
     )
 
 
-def _unfinished(root: Path) -> bool:
+def unfinished(root: Path) -> bool:
     """Return whether a folder is empty, or holds a hub whose making was cut short."""
     return all(
-        path.name.startswith(f".{DATABASE}.") or (path.name in _FOLDERS and not any(path.iterdir()))
+        path.name == LOCK
+        or path.name.startswith((f".{DATABASE}.", f".{SECRET}."))
+        or (path.name in _FOLDERS and not any(path.iterdir()))
         for path in root.iterdir()
     )
 

@@ -1,27 +1,13 @@
 """`moehub hub token create`: let somebody in."""
 
 import datetime as dt
-import re
 from pathlib import Path
 
 import click
 
+from moehub.cli.hub import time
 from moehub.cli.hub.root import root
 from moehub.console import console
-
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
-
-
-class _Lifetime(click.ParamType[dt.timedelta]):
-    """A time such as 12h, 90d or 26w."""
-
-    name = "TIME"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> dt.timedelta:
-        found = re.fullmatch(r"([1-9][0-9]{0,3})([hdw])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no time, expected hours, days or weeks, as in 12h, 90d or 26w", param, ctx)
-        return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @click.command("create")
@@ -35,7 +21,12 @@ class _Lifetime(click.ParamType[dt.timedelta]):
     help="A namespace whose repos the token opens; repeat it for more.  [default: NAME]",
 )
 @click.option("--write", is_flag=True, help="Let it create and change repos of its namespaces, too.")
-@click.option("--expires", type=_Lifetime(), help="Make it worthless after this time: 12h, 90d, 26w.  [default: never]")
+@click.option(
+    "--expires",
+    callback=time.read,
+    metavar="TIME",
+    help="Make it worthless after this time: 12h, 90d, 26w.  [default: never]",
+)
 @click.option(
     "--grant", "grants", multiple=True, metavar="ORG/NAME", help="A gated repo of others that it opens; repeatable."
 )
@@ -63,5 +54,7 @@ def command(
     until = f"until {token.expires}" if token.expires else "until it is revoked"
     what = "reads and writes" if token.writes else "reads"
     where = ", ".join(token.namespaces)
-    console.print(f"the token {token.id} of {name} {what} {where} {until}; it is shown only now:", markup=False)
+    console.print(
+        f"the token {token.id} of {name} {what} {where} {until}; it is shown only now:", markup=False, soft_wrap=True
+    )
     click.echo(secret)

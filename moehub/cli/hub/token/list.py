@@ -34,7 +34,9 @@ def command(root: Path, as_json: bool) -> None:
     elif tokens:
         _show(tokens)
     else:
-        console.console.print(f"{root} has no tokens: `moehub hub token create NAME` makes one", markup=False)
+        console.console.print(
+            f"{root} has no tokens: `moehub hub token create NAME` makes one", markup=False, soft_wrap=True
+        )
 
 
 def _show(tokens: "Sequence[Token]") -> None:

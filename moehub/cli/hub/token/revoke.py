@@ -22,4 +22,6 @@ def command(ids: tuple[str, ...], root: Path) -> None:
 
     tokens = open_store(root).tokens
     for each in ids:
-        console.print(f"the token {each} of {tokens.revoke(each).name} opens nothing any more", markup=False)
+        console.print(
+            f"the token {each} of {tokens.revoke(each).name} opens nothing any more", markup=False, soft_wrap=True
+        )
