@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,8 @@ class RemoteHub:
 
     named: str | None = None
     """Its URL; None for the one that huggingface_hub is set to."""
+    token: str | None = field(default=None, repr=False)
+    """A token for it; None: the one in the environment."""
 
     @property
     def location(self) -> str:
@@ -158,7 +160,7 @@ class RemoteHub:
         """Return this hub's own token: what huggingface_hub knows is meant for the hub that it is set to."""
         from huggingface_hub import constants, get_token
 
-        own = os.environ.get(TOKEN_VARIABLE)
+        own = self.token or os.environ.get(TOKEN_VARIABLE)
         if self.named is None or self.location == constants.ENDPOINT.rstrip("/"):
             own = own or get_token()
         return own or False
