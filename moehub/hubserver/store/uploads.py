@@ -68,13 +68,18 @@ class Uploads:
 
     def holds(self, repo: int, sha256: str, size: int | None = None) -> bool:
         """Return whether the repo may commit this blob (of this size, where one is given), and its bytes are there."""
+        found = self.size(repo, sha256)
+        return found is not None and size in (None, found)
+
+    def size(self, repo: int, sha256: str) -> int | None:
+        """Return how many bytes a blob has that the repo may commit; None where it may not, or they are not there."""
         row = (
             self.database.reading()
             .execute("select size from link join blob using (sha256) where repo = ? and sha256 = ?", (repo, sha256))
             .fetchone()
         )
         # Where the disk lost the bytes they are asked for again, which brings them back.
-        return row is not None and size in (None, row["size"]) and self.blobs.intact(Blob(sha256, row["size"]))
+        return int(row["size"]) if row is not None and self.blobs.intact(Blob(sha256, row["size"])) else None
 
     def _linked(self, repo: int, blob: Blob) -> bool:
         found = self.database.reading().execute("select 1 from link where repo = ? and sha256 = ?", (repo, blob.sha256))
