@@ -122,7 +122,6 @@ class Checker:
     def close(self) -> None:
         """End the gate's process."""
         self.examiner.close()
-        shutil.rmtree(self.workplace, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
