@@ -1,7 +1,7 @@
 """Xet: how newer clients upload large files, in pieces that they may have sent before.
 
-The hub takes the pieces, makes an ordinary file of them, and never offers Xet for downloads. What the client asks for
-besides is not there, and it can do without.
+The hub takes the pieces, makes an ordinary file of them, and never offers Xet for downloads. Whatever else the client
+asks for below the address it is given is not there, and it does without.
 """
 
 import hashlib
@@ -75,15 +75,6 @@ async def shard(call: Call) -> JSONResponse:
         with incoming.path.open("rb") as file:
             await run_in_threadpool(call.store.xorbs.rebuild, file, place, repo, largest=largest)
     return JSONResponse({"result": 1})
-
-
-def nothing(_call: Call) -> JSONResponse:
-    """Answer that there is no such thing, and never was.
-
-    Raises:
-        RefusedError: always.
-    """
-    raise RefusedError(404, "this hub takes uploads through Xet, and offers nothing else of it")
 
 
 def _repo(call: Call) -> Repo:

@@ -8,7 +8,7 @@ from moehub.errors import HubError
 from moehub.hub import check_repo
 from moehub.hubserver.refusals import RefusedError, gated, no_repo, no_revision
 from moehub.hubserver.store.database import Database, now
-from moehub.hubserver.visitor import Visible, Visitor
+from moehub.hubserver.visitor import EVERYBODY, Visible, Visitor
 
 MAIN = "main"
 _REF = re.compile(r"[\w](?:[\w./-]{0,198}[\w-])?", re.ASCII)
@@ -89,6 +89,17 @@ class Repos:
             require_write(visitor, found.namespace, found.id)
         if content and not visitor.may_read(found):
             raise gated(found.id)
+        return found
+
+    def numbered(self, repo: str, number: int) -> Repo:
+        """Return the repo `namespace/name` of which an address that the hub signed speaks.
+
+        Raises:
+            RefusedError: it was deleted, and perhaps made again.
+        """
+        found = self.get(repo, EVERYBODY)  # who was given the address was allowed to do what it is for
+        if found.number != number:
+            raise no_repo(repo)
         return found
 
     def delete(self, repo: Repo) -> None:
