@@ -22,7 +22,9 @@ from moehub.hubserver.store.shards import LARGEST_SHARD
 LIFETIME = 3600
 """Seconds that a token is good for; the client gets itself another one in time."""
 _XORB = re.compile(r"[0-9a-f]{64}")
-_TOKEN = re.compile(r"Bearer ([0-9]{1,12})\.([0-9a-f]{64})")
+TOKEN_PREFIX = "xet_"  # noqa: S105 (what tokens begin with)
+"""What a token begins with that is good for uploads to one repo, and for nothing else."""
+_TOKEN = re.compile(f"Bearer {TOKEN_PREFIX}([0-9]{{1,12}})_([0-9a-f]{{64}})")
 
 
 def token(call: Call) -> JSONResponse:
@@ -33,7 +35,7 @@ def token(call: Call) -> JSONResponse:
     """
     repo = call.repo(write=True)
     epoch, expires = call.store.xorbs.epoch(), int(time.time()) + LIFETIME
-    made = f"{expires}.{_signature(call.store.secret, repo.id, repo.number, expires)}"
+    made = f"{TOKEN_PREFIX}{expires}_{_signature(call.store.secret, repo.id, repo.number, expires)}"
     address = f"{call.address}/api/xet/{epoch}/{repo.id}/{repo.number}"
     headers = {
         "X-Xet-Cas-Url": address,

@@ -204,7 +204,7 @@ def commit_to_a_branch_with_a_slash(_: Path) -> None:
     changes = [CommitOperationAdd("sub/a b.txt", b"hello"), CommitOperationDelete("README.md")]
     api.create_commit(REPO, changes, commit_message="x", revision="exp/1")
     assert Path(client.hf_hub_download(REPO, "sub/a b.txt", revision="exp/1")).read_bytes() == b"hello"
-    assert [commit.title for commit in api.list_repo_commits(REPO, revision="exp/1")][0] == "x"
+    assert next(iter(api.list_repo_commits(REPO, revision="exp/1"))).title == "x"
     assert api.file_exists(REPO, "README.md")
     assert not api.file_exists(REPO, "README.md", revision="exp/1")
 
@@ -213,9 +213,7 @@ def commit_to_a_branch_with_a_slash(_: Path) -> None:
 def commit_to_a_stale_parent(_: Path) -> None:
     stale = api.list_repo_commits(REPO)[1].commit_id
     add = [CommitOperationAdd("z.txt", b"z")]
-    raises(
-        errors.HfHubHTTPError, lambda: api.create_commit(REPO, add, commit_message="z", parent_commit=stale)
-    )
+    raises(errors.HfHubHTTPError, lambda: api.create_commit(REPO, add, commit_message="z", parent_commit=stale))
 
 
 @step
