@@ -1,6 +1,6 @@
 """A small MoE with its base and experts, made once, and the command line in process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from moehub.cli import main
+from moehub.hub import Hub, open_hub
+from tests import hub_server
 from tests.builders import tiny_base, tiny_expert
 
 LAW = "the court finds that the lessee shall pay the rent. "
@@ -53,3 +55,22 @@ def small(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Small:
     result = run("merge", "--base", base, "--expert", law, "--expert", code, "--null", null, "--output", folder / "moe")
     assert result.exit_code == 0, result.output
     return Small(folder, base, law, code, null, folder / "moe", text)
+
+
+@pytest.fixture(scope="session")
+def loopback() -> Iterator[hub_server.Hub]:
+    """A hub server that runs for the whole session."""
+    with hub_server.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", "server"])
+def either_hub(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loopback: hub_server.Hub
+) -> Hub:
+    """Each kind of hub, empty, with keys and seen versions of this test alone."""
+    monkeypatch.setenv("MOEHUB_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("MOEHUB_KEYS", str(tmp_path / "keyring"))
+    monkeypatch.setenv("MOEHUB_TOKEN", hub_server.TOKEN)
+    loopback.repos.clear()
+    return open_hub(loopback.url if request.param == "server" else str(tmp_path / "hub"))
