@@ -1,6 +1,7 @@
 """A hub that listens: in the foreground until it is told to stop, or in a thread beside something else."""
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -71,13 +72,12 @@ def running(settings: ServerSettings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _server(settings: ServerSettings) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
-    store = open_store(settings.root, quota=settings.quota, pickles=settings.pickles, create=True)
-    with (
-        contextlib.closing(store.database),
-        _alone(settings.root),
-        _listening(settings) as listening,
-        _admitting(store, settings) as admit,
-    ):
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(_listening(settings))
+        store = open_store(settings.root, quota=settings.quota, pickles=settings.pickles, create=True)
+        stack.enter_context(contextlib.closing(store.database))
+        stack.enter_context(_alone(settings.root))
+        admit = stack.enter_context(_admitting(store, settings))
         app = application(store, settings, admit=admit)
         config = uvicorn.Config(
             app,
@@ -137,11 +137,15 @@ def _listening(settings: ServerSettings) -> Iterator[socket.socket]:
         listening = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as error:
         raise HubError(
-            f"the hub cannot listen at {settings.host} port {settings.port} ({error.strerror or error}): "
+            f"the hub cannot listen at {settings.host} port {settings.port} ({_reason(error)}): "
             "stop what is there, or choose another with --host and --port"
         ) from error
     with listening:
         yield listening
+
+
+def _reason(error: OSError) -> str:
+    return str(error) if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
 
 
 def _address(listening: socket.socket) -> str:
