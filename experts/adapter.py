@@ -17,7 +17,7 @@ from moehub.card import ADAPTER_CONFIG
 from moehub.errors import ExpertError
 from moehub.experts.folder import Expert
 
-_KEY = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])\.weight")
+KEY = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])\.weight")
 _INITS = (True, False, "gaussian", "eva", "orthogonal")
 """Ways to initialise that leave the base's weights as they are."""
 _REFUSED = {
@@ -45,25 +45,21 @@ class Adapter:
     """Name of a linear → its scale."""
 
 
-def config_faults(folder: Path) -> list[str]:
-    """Return one sentence for each thing in `adapter_config.json` that the sparse layer cannot do."""
-    try:
-        config = read_config(folder)
-    except ExpertError as error:
-        return [str(error)]
-    kind = str(config.get("peft_type", "")).rpartition(".")[2]
+def config_faults(config: Mapping[str, object]) -> list[str]:
+    """Return one sentence for each thing in an `adapter_config.json` that the sparse layer cannot do."""
+    kind = str(config.get("peft_type", ""))[:80].rpartition(".")[2]
     if kind != "LORA":
         return [f"it is a {kind or 'nameless'} adapter, expected LORA: train it with `moehub train-expert`"]
     faults = [
-        f"its {key} = {config[key]!r} cannot be part of a MoE ({why}): train it without"
+        f"its {key} = {config[key]!r:.80} cannot be part of a MoE ({why}): train it without"
         for key, why in _REFUSED.items()
         if config.get(key)
     ]
     if config.get("bias", "none") != "none":
-        faults.append(f"its bias = {config['bias']!r} changes the base's biases: train it with bias='none'")
+        faults.append(f"its bias = {config['bias']!r:.80} changes the base's biases: train it with bias='none'")
     if config.get("init_lora_weights", True) not in _INITS:
         faults.append(
-            f"its init_lora_weights = {config['init_lora_weights']!r} changes the base's weights: "
+            f"its init_lora_weights = {config['init_lora_weights']!r:.80} changes the base's weights: "
             "convert it with PEFT's path_initial_model_for_weight_conversion, or train it with the default"
         )
     return faults
@@ -93,7 +89,7 @@ def read_adapter(expert: Expert) -> Adapter:
     config = read_config(expert.folder)
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in expert.adapter().items():
-        match = _KEY.fullmatch(name)
+        match = KEY.fullmatch(name)
         if match is None:
             raise ExpertError(
                 f"the adapter of {expert.name!r} holds a tensor {name!r}, expected only lora_A and lora_B of linears: "
@@ -110,11 +106,15 @@ def read_adapter(expert: Expert) -> Adapter:
     return Adapter(pairs, {linear: _scale(config, linear, A.shape[0]) for linear, (A, _) in pairs.items()})
 
 
+def by_pattern(patterns: Mapping[str, float] | None, linear: str, otherwise: float) -> float:
+    """Return what PEFT's `rank_pattern` or `alpha_pattern` says about a linear: the first pattern that fits decides."""
+    for pattern, value in (patterns or {}).items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", linear):
+            return value
+    return otherwise
+
+
 def _scale(config: Mapping[str, Any], linear: str, rank: int) -> float:
     """Return alpha/r, or alpha/√r for rank-stabilised LoRA (Kalajdzievski 2023), with PEFT's `alpha_pattern`."""
-    alpha = float(config.get("lora_alpha") or 0)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", linear):
-            alpha = float(value)
-            break
+    alpha = float(by_pattern(config.get("alpha_pattern"), linear, config.get("lora_alpha") or 0))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -8,7 +8,7 @@ from typing import Any
 
 from moehub.card import BasePin
 from moehub.errors import ExpertError, MergeError, listed
-from moehub.experts.adapter import Adapter, config_faults, read_adapter
+from moehub.experts.adapter import Adapter, config_faults, read_adapter, read_config
 from moehub.experts.linears import linear_shapes
 from moehub.experts.statistics import Statistics
 from moehub.merge.source import Source
@@ -112,7 +112,7 @@ def _top_k_faults(experts: int, null: Null | None, settings: RouterSettings, *, 
 def _faults(
     source: Source, base: BaseModel, shapes: Mapping[str, tuple[int, int]], methods: Sequence[Method]
 ) -> list[str]:
-    faults = _pin_faults(source, base) + config_faults(source.expert.folder)
+    faults = _pin_faults(source, base) + config_faults(read_config(source.expert.folder))
     faults += _licence_faults(source.expert.card.license)
     for check in (
         lambda: _statistics_faults(source.statistics, base, methods),

@@ -177,14 +177,18 @@ def parse_card(values: Any, *, source: str) -> Card:
                 config.from_mapping(Stage, stage, source=f"{source}: stages") for stage in values["stages"]
             )
         return config.from_mapping(Card, {**values, **parts}, source=source)
-    except ConfigError as error:
+    except (ConfigError, OverflowError) as error:
         raise ExpertError(str(error)) from error
 
 
 def folder_faults(folder: Path, card: Card) -> list[str]:
     """Return one sentence for each file that is missing, changed, or has no business in an expert folder."""
-    faults = [fault for path in sorted(folder.iterdir()) if (fault := _stray(path))]
-    faults += [
+    return [fault for path in sorted(folder.iterdir()) if (fault := _stray(path))] + pin_faults(folder, card)
+
+
+def pin_faults(folder: Path, card: Card) -> list[str]:
+    """Return one sentence for each file that the card does not pin, or that is not the one it pins."""
+    faults = [
         f"the card does not pin {required}: train the expert again"
         for required in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
         if required not in card.files
@@ -209,7 +213,7 @@ def _stray(path: Path) -> str | None:
 
 def _unpinned(folder: Path, name: str, digest: str) -> str | None:
     if name not in EXPERT_FILES:
-        return f"the card pins {name!r}, which does not belong in an expert folder"
+        return f"the card pins {name!r:.80}, which does not belong in an expert folder"
     if not (folder / name).is_file():
         return f"{name} is missing: pull the expert again"
     if files.sha256(folder / name) != digest:

@@ -5,7 +5,7 @@ step  looks at                                                      module
 2     sizes, and the safetensors headers before anybody parses them moehub.admission.sizes
 3     what the safetensors library would let through                moehub.admission.headers
 4     `adapter_config.json` and the card                            moehub.admission.manifest
-5     tensors against the base: names, shapes, dtypes, finite       moehub.admission.tensors
+5     tensors against the base: names, shapes, dtypes, finite       moehub.admission.tensors, counts
 6     the norms of s·B·A, never of A or B                           moehub.admission.norms
 7     signature, publisher's key, version                           moehub.admission.publisher
 8     the loss on public text, and the gain on its own              moehub.admission.canary

@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from moehub.admission.at_hand import AtHand
-from moehub.admission.check import Check, NotAtHandError
+from moehub.admission.check import Check, Fault, NotAtHandError
 from moehub.admission.policy import Policy
 from moehub.admission.registry import registered
 from moehub.admission.subject import Subject
 from moehub.admission.verdict import Refusal, Skipped, Verdict
+from moehub.errors import ExpertError
+
+_MOST_FAULTS = 8
+"""Of one check: a stranger may make as many as there are tensors."""
 
 
 def examine(
@@ -29,21 +33,34 @@ def examine(
         policy: the thresholds; the default ones where it is None.
         name: what to call the expert in the verdict; the folder where it is None.
         checks: those to make, by step; all that are registered where it is None.
+
+    Raises:
+        ExpertError: there is no such folder.
     """
     subject, at_hand, policy = Subject(folder), at_hand or AtHand(), policy or Policy()
     refusals: list[Refusal] = []
     skipped: list[Skipped] = []
+    _ = subject.modes
     seconds: dict[str, float] = {}
     for step, together in groupby(registered() if checks is None else checks, key=lambda one: one.step):
         for one in together:
             started = time.perf_counter()
             try:
-                found = list(one.examine(subject, at_hand, policy))
+                found = list(islice(one.examine(subject, at_hand, policy), _MOST_FAULTS))
             except NotAtHandError as missing:
                 skipped.append(Skipped(one.code, step, str(missing)))
                 continue
+            except ExpertError as error:
+                # What a check cannot read, it cannot admit.
+                found = [Fault(*_parted(str(error)))]
             seconds[one.code] = time.perf_counter() - started
             refusals += [Refusal(one.code, step, fault.sentence, fault.cure) for fault in found]
         if refusals:
             break
     return Verdict(name or str(folder), tuple(refusals), tuple(skipped), seconds)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return the sentence and the cure of an error's text."""
+    sentence, colon, cure = text.rpartition(": ")
+    return (sentence, cure) if colon else (text, "publish the expert again as moehub wrote it")

@@ -11,7 +11,7 @@ from moehub.signing.signature import faults
 
 
 @check(7)
-def signature(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:  # noqa: ARG001 (no threshold)
+def signature(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """Every file is signed by the key that is pinned for its publisher, for the repo that it comes from.
 
     Raises:
@@ -32,7 +32,7 @@ def signature(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fau
 
 
 @check(7)
-def version(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:  # noqa: ARG001 (no threshold)
+def version(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """Its version is no lower than the highest that was seen of it.
 
     Raises:

@@ -1,0 +1,170 @@
+"""Step 5: the router statistics' tensors, and the metadata that say what was counted.
+
+Whether such counts can be those of a text is for step 9.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from moehub.admission.at_hand import AtHand
+from moehub.admission.check import Fault, check
+from moehub.admission.header import Entry, Header
+from moehub.admission.policy import Policy
+from moehub.admission.strict import Document, StrictJsonError, parse, quoted
+from moehub.admission.subject import Subject
+from moehub.card import STATISTICS_FILE
+from moehub.experts.statistics import FORMAT
+
+_COUNT = "count the statistics again with `moehub train-expert`"
+_NUMBERS = ("pair_bits", "suppressed_below", "vocabulary")
+_PLAIN = {"format", "tokenizer", *_NUMBERS}
+_FEATURES = {"features.count", "features.recipe"}
+_TENSORS = {"pairs.count": "I64", "pairs.index": "I32", "unigrams.count": "I64", "unigrams.index": "I32"}
+_SUMS = {"features.gram": "I64", "features.sum": "I64"}
+_MOST_DIMENSIONS = 4096
+_LARGEST_FEATURE = 127
+"""Features are int8."""
+
+
+@check(5)
+def statistics_metadata(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """The statistics say in which format, over how many tokens and buckets they were counted, within bounds."""
+    if subject.counts is None:
+        return
+    try:
+        found = _document(subject.counts)
+    except StrictJsonError as error:
+        yield Fault(f"the metadata of {STATISTICS_FILE} are no JSON ({error})", _COUNT)
+        return
+    if not isinstance(found.value, dict) or found.duplicates or found.value.keys() not in (_PLAIN, _PLAIN | _FEATURES):
+        expected = f"expected {', '.join(sorted(_PLAIN))}, each once"
+        yield Fault(f"the metadata of {STATISTICS_FILE} are {quoted(found.value)}, {expected}", _COUNT)
+        return
+    for key, value in found.value.items():
+        if not _holds(key, value, policy):
+            yield Fault(f"{key} = {quoted(value)} in the metadata of {STATISTICS_FILE} is out of bounds", _COUNT)
+
+
+@check(5)
+def statistics_tokenizer(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """The statistics were counted with the tokenizer of the base that the card names."""
+    facts = _facts(subject)
+    if facts and isinstance(facts.get("tokenizer"), str) and facts["tokenizer"] != subject.card.base.tokenizer:
+        yield Fault("its router statistics were counted with another tokenizer than the base's", "train it again")
+
+
+@check(5)
+def statistics_tensors(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """The statistics are as many indices as counts of tokens and of pairs, and sums of features where announced."""
+    if subject.counts is None:
+        return
+    expected = _TENSORS | (_SUMS if _FEATURES & _facts(subject).keys() else {})
+    entries = _entries(subject.counts)
+    for name in sorted(expected.keys() ^ entries.keys()):
+        what = "lacks" if name in expected else "holds"
+        yield Fault(f"{STATISTICS_FILE} {what} the tensor {quoted(name)}", _COUNT)
+    for name, dtype in expected.items():
+        if name in entries and entries[name].dtype != dtype:
+            yield Fault(f"{name} in {STATISTICS_FILE} is {entries[name].dtype}, expected {dtype}", _COUNT)
+    for first, second in (("pairs.index", "pairs.count"), ("unigrams.index", "unigrams.count")):
+        if {first, second} <= entries.keys() and not _alike(entries[first], entries[second]):
+            yield Fault(f"{first} and {second} in {STATISTICS_FILE} are not as many in one row", _COUNT)
+    if _SUMS.keys() <= entries.keys() and not _square(entries["features.sum"], entries["features.gram"]):
+        yield Fault(f"the sums of features in {STATISTICS_FILE} are no vector and square", _COUNT)
+
+
+@check(5)
+def statistics_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """Indices are in order and in range, and counts are positive and no more than a text could have."""
+    header, facts = subject.counts, _facts(subject)
+    if header is None or not _readable(header, facts, policy):
+        return
+    entries = _entries(header)
+    for name, size in (("unigrams", facts["vocabulary"]), ("pairs", 1 << facts["pair_bits"])):
+        index = header.array(entries[f"{name}.index"])
+        if len(index) and not (index[0] >= 0 and index[-1] < size and bool((index[1:] > index[:-1]).all())):
+            yield Fault(f"the indices of its {name} are not in order between 0 and {size - 1}", _COUNT)
+        counts = header.array(entries[f"{name}.count"])
+        if len(counts) and not (counts.min() >= 1 and float(counts.sum(dtype=float)) <= policy.most_count):
+            yield Fault(f"the counts of its {name} are not between 1 and {policy.most_count} together", _COUNT)
+
+
+@check(5)
+def feature_sums(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """Sums of features are no larger than that many features of 8 bits can add up to, and symmetric."""
+    header, facts = subject.counts, _facts(subject)
+    if header is None or "features.count" not in facts or not _readable(header, facts, policy):
+        return
+    entries, tokens = _entries(header), facts["features.count"]
+    total = header.array(entries["features.sum"])
+    gram = header.array(entries["features.gram"]).reshape(len(total), len(total))
+    bounded = _within(total, _LARGEST_FEATURE * tokens) and _within(gram, _LARGEST_FEATURE**2 * tokens)
+    if not bounded or bool((gram != gram.T).any()):
+        yield Fault(f"its sums of features cannot be sums over {tokens} tokens", _COUNT)
+
+
+def _document(header: Header) -> Document:
+    metadata = header.metadata
+    text = metadata.get("moehub") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise StrictJsonError("there are none")
+    return parse(text.encode())
+
+
+def _facts(subject: Subject) -> Mapping[str, object]:
+    """Return what the metadata say; nothing where they cannot be read."""
+    if subject.counts is None:
+        return {}
+    try:
+        value = _document(subject.counts).value
+    except StrictJsonError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _holds(key: str, value: object, policy: Policy) -> bool:
+    bounds = {
+        "format": (FORMAT, FORMAT),
+        "vocabulary": (1, policy.most_vocabulary),
+        "pair_bits": (1, policy.most_pair_bits),
+        "suppressed_below": (0, policy.most_count),
+        "features.count": (0, policy.most_count),
+    }
+    if key in bounds:
+        least, most = bounds[key]
+        return type(value) is int and least <= value <= most
+    return isinstance(value, str) and len(value) <= 1024 and value.isprintable()
+
+
+def _readable(header: Header, facts: Mapping[str, object], policy: Policy) -> bool:
+    """Return whether metadata and tensors are as the other checks of this step want them."""
+    keys = _PLAIN | (_FEATURES if _FEATURES & facts.keys() else set())
+    entries = _entries(header)
+    expected = _TENSORS | (_SUMS if _FEATURES & facts.keys() else {})
+    return (
+        facts.keys() == keys
+        and all(_holds(key, value, policy) for key, value in facts.items())
+        and {name: entry.dtype for name, entry in entries.items()} == expected
+        and _alike(entries["pairs.index"], entries["pairs.count"])
+        and _alike(entries["unigrams.index"], entries["unigrams.count"])
+        and (len(keys) == len(_PLAIN) or _square(entries["features.sum"], entries["features.gram"]))
+    )
+
+
+def _entries(header: Header) -> dict[str, Entry]:
+    return {entry.name: entry for entry in header.entries}
+
+
+def _alike(first: Entry, second: Entry) -> bool:
+    return len(first.shape) == 1 and first.shape == second.shape
+
+
+def _square(total: Entry, gram: Entry) -> bool:
+    width = total.shape[0] if total.shape else 0
+    return total.shape == (width,) and gram.shape == (width, width) and 1 <= width <= _MOST_DIMENSIONS
+
+
+def _within(values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", bound: int) -> bool:
+    # Not by abs: that of the smallest integer is negative.
+    return bool(-bound <= values.min() and values.max() <= bound)
