@@ -33,24 +33,28 @@ async def pass_on(request: Request, most: int, write: Callable[[bytes], None]) -
         RefusedError: the body is larger, or stopped coming, or whatever `write` raises.
         ClientDisconnect: the connection broke.
     """
-    gathered = bytearray()
+    gathered: list[bytes] = []
     working: asyncio.Task[None] | None = None
     try:
         async for piece in pieces(request, most):
-            gathered += piece
-            if len(gathered) >= _PIECE:
+            gathered.append(piece)
+            if sum(map(len, gathered)) >= _PIECE:
                 if working is not None:
                     await working
-                working = asyncio.create_task(run_in_threadpool(write, bytes(gathered)))
-                gathered.clear()
+                working = asyncio.create_task(run_in_threadpool(_each, gathered, write))
+                gathered = []
         if working is not None:
             await working
-        if gathered:
-            await run_in_threadpool(write, bytes(gathered))
+        await run_in_threadpool(_each, gathered, write)
     finally:
         # Whoever called closes the file now: nothing may write to it any more.
         if working is not None:
             await asyncio.wait([working])
+
+
+def _each(gathered: list[bytes], write: Callable[[bytes], None]) -> None:
+    for piece in gathered:
+        write(piece)
 
 
 async def lines(request: Request, most: int, longest: int) -> AsyncIterator[list[bytes]]:
