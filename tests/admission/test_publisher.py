@@ -67,8 +67,8 @@ def test_what_is_not_at_hand_is_said(tmp_path: Path, keyring: Keyring) -> None:
         ("signature", "it comes from no repo, so nobody knows who should have signed it: name it as org/name"),
         ("version", "no other version of it was seen here: what is pulled from a hub is remembered"),
     ]
-    for at_hand in (AtHand(repo="other/law", keyring=keyring), AtHand(repo="other/law")):
-        (reason,) = (one.reason for one in examine(folder, at_hand, checks=(signature,)).skipped)
+    for known in (AtHand(repo="other/law", keyring=keyring), AtHand(repo="other/law")):
+        (reason,) = (one.reason for one in examine(folder, known, checks=(signature,)).skipped)
         assert reason.endswith("ask other for the public key, and run `moehub keys trust other FILE`")
 
 
