@@ -19,8 +19,8 @@ from moehub.hubserver.store.store import Store
 from moehub.hubserver.store.upkeep import alone
 
 GRACE = dt.timedelta(days=1)
-_SHORTEST_SILENCE = 3600.0
-"""Seconds for which a sender may always be silent, however short the grace: their upload is still open."""
+_SHORTEST_SILENCE = 86400.0
+"""Seconds for which a sender may always be silent, however short the grace: parts of large files come hours apart."""
 
 
 @dataclass(frozen=True)
