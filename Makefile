@@ -8,13 +8,24 @@ DEMO_OUTPUT ?= demo-output
 # The names of our modules: a new file must be linked into the strict editable install.
 MODULES := $(shell find moehub experts router merge -name '*.py' -o -name '*.j2' | LC_ALL=C sort | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint types check-format format clean
+# Seconds for which each target of tests/fuzz is fuzzed.
+FUZZ_SECONDS ?= 300
+
+.PHONY: demo test nightly fuzz lint types check-format format clean
 
 demo: $(VENV)/linked-$(MODULES)
 	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
 
 test: lint types $(VENV)/linked-$(MODULES)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What takes too long for every change.
+nightly: fuzz
+
+fuzz: $(VENV)/linked-$(MODULES)
+	$(BIN)/pip install -qq --constraint constraints.txt atheris
+	set -e; for target in $$($(BIN)/python -m tests.fuzz); do \
+		$(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS); done
 
 lint: $(VENV)/linked-$(MODULES)
 	$(BIN)/ruff check $(SOURCES)

@@ -37,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from tests.fuzz.registry import registered
 
         targets = registered()
+        if options.target is None:
+            print("\n".join(targets))  # noqa: T201 (the answer)
+            return
         if options.target not in targets:
-            listed = "\n".join(targets)
-            raise SystemExit(f"the targets are:\n{listed}")
+            parser.error(f"{options.target!r} is no target, expected one of {', '.join(targets)}")
         target: Target = targets[options.target]
         work = options.work / target.name
         work.mkdir(parents=True, exist_ok=True)
