@@ -11,7 +11,11 @@ MODULES := $(shell find moehub experts router merge -name '*.py' -o -name '*.j2'
 # Seconds for which each target of tests/fuzz is fuzzed.
 FUZZ_SECONDS ?= 300
 
-.PHONY: demo test nightly fuzz lint types check-format format clean
+# Versions of the Hugging Face client that people have, each in an environment of its own.
+CLIENTS := 0.36 1.19 2.4
+ENVIRONMENTS := $(VENV)/clients
+
+.PHONY: demo test nightly clients fuzz lint types check-format format clean
 
 demo: $(VENV)/linked-$(MODULES)
 	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
@@ -20,7 +24,15 @@ test: lint types $(VENV)/linked-$(MODULES)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What takes too long for every change.
-nightly: fuzz
+nightly: clients fuzz
+
+clients: $(VENV)/linked-$(MODULES) $(CLIENTS:%=$(ENVIRONMENTS)/%/ready)
+	MOEHUB_CLIENTS=$(ENVIRONMENTS) $(BIN)/python -m pytest -rA tests/hubserver/matrix
+
+$(ENVIRONMENTS)/%/ready:
+	$(PYTHON) -m venv $(ENVIRONMENTS)/$*
+	$(ENVIRONMENTS)/$*/bin/pip install -qq 'huggingface_hub~=$*.0' 'hf_xet>=1.8,<1.9'
+	touch $@
 
 fuzz: $(VENV)/linked-$(MODULES)
 	$(BIN)/pip install -qq --constraint constraints.txt atheris

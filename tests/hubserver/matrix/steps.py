@@ -73,7 +73,7 @@ def raises(kind: type[Exception], do: Callable[[], object]) -> None:
 def same(folder: Path | str, made: Path) -> None:
     """Look whether a downloaded folder holds what was uploaded."""
     for path in made.rglob("*"):
-        if path.is_file():
+        if path.is_file() and ".cache" not in path.parts:  # where the client notes how far it came
             assert (Path(folder) / path.relative_to(made)).read_bytes() == path.read_bytes(), path
 
 
@@ -85,7 +85,7 @@ def needs(name: str) -> None:
 @step
 def who_we_are(_: Path) -> None:
     assert [each["name"] for each in api.whoami()["orgs"]] == ["acme"]
-    raises(errors.HfHubHTTPError, lambda: api.whoami(token="hf_nobody"))
+    raises(OSError, lambda: api.whoami(token="hf_nobody"))
 
 
 @step
