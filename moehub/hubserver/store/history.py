@@ -96,7 +96,12 @@ class History:
                     412, f"{repo.id} has moved to {head[:12] or 'nothing'} since {parent[:12]}: look again, and retry"
                 )
             before = self.tree(repo, head) if head else {}
-            after = change.apply(before, repo.id)
+            try:
+                after = change.apply(before, repo.id)
+            except RefusedError:
+                if head and self._repeats(repo, head, self._parent(repo, head), change):
+                    return head  # what is to be deleted is gone because it was deleted
+                raise
             if head and after == before:
                 return head
             trees.check_tree(after)
@@ -107,12 +112,15 @@ class History:
             if made is not None:
                 return made
 
-    def _repeats(self, repo: Repo, head: str, parent: str, change: Change) -> bool:
+    def _parent(self, repo: Repo, oid: str) -> str | None:
+        return next(self.before(repo, oid)).parent
+
+    def _repeats(self, repo: Repo, head: str, parent: str | None, change: Change) -> bool:
         """Return whether a commit was made by this very change: a client asks again if the answer got lost."""
-        if next(self.before(repo, head)).parent != parent:
+        if self._parent(repo, head) != parent:
             return False
         try:
-            return change.apply(self.tree(repo, parent), repo.id) == self.tree(repo, head)
+            return change.apply(self.tree(repo, parent) if parent else {}, repo.id) == self.tree(repo, head)
         except RefusedError:
             return False
 
