@@ -177,8 +177,10 @@ def parse_card(values: Any, *, source: str) -> Card:
                 config.from_mapping(Stage, stage, source=f"{source}: stages") for stage in values["stages"]
             )
         return config.from_mapping(Card, {**values, **parts}, source=source)
-    except (ConfigError, OverflowError) as error:
+    except ConfigError as error:
         raise ExpertError(str(error)) from error
+    except OverflowError as error:
+        raise ExpertError(f"{source} holds a number that is too large: pull the expert again") from error
 
 
 def folder_faults(folder: Path, card: Card) -> list[str]:

@@ -22,6 +22,12 @@ class Fault:
     cure: str
     """What its publisher, or whoever was offered it, can do."""
 
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """Return the fault that an error's text tells, which ends in its cure behind a colon."""
+        sentence, colon, cure = text.rpartition(": ")
+        return cls(sentence, cure) if colon else cls(text, "publish the expert again as moehub wrote it")
+
 
 class NotAtHandError(Exception):
     """Raised by a check that cannot be made here; its text says what is missing, and how to have it."""

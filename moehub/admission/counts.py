@@ -4,6 +4,7 @@ Whether such counts can be those of a text is for step 9.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def _document(header: Header) -> Document:
     return parse(text.encode())
 
 
-def _facts(subject: Subject) -> Mapping[str, object]:
+def _facts(subject: Subject) -> Mapping[str, Any]:
     """Return what the metadata say; nothing where they cannot be read."""
     if subject.counts is None:
         return {}
@@ -165,6 +166,6 @@ def _square(total: Entry, gram: Entry) -> bool:
     return total.shape == (width,) and gram.shape == (width, width) and 1 <= width <= _MOST_DIMENSIONS
 
 
-def _within(values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", bound: int) -> bool:
+def _within(values: "np.ndarray[Any, Any]", bound: int) -> bool:
     # Not by abs: that of the smallest integer is negative.
     return bool(-bound <= values.min() and values.max() <= bound)

@@ -52,15 +52,9 @@ def examine(
                 continue
             except ExpertError as error:
                 # What a check cannot read, it cannot admit.
-                found = [Fault(*_parted(str(error)))]
+                found = [Fault.parse(str(error))]
             seconds[one.code] = time.perf_counter() - started
             refusals += [Refusal(one.code, step, fault.sentence, fault.cure) for fault in found]
         if refusals:
             break
     return Verdict(name or str(folder), tuple(refusals), tuple(skipped), seconds)
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """Return the sentence and the cure of an error's text."""
-    sentence, colon, cure = text.rpartition(": ")
-    return (sentence, cure) if colon else (text, "publish the expert again as moehub wrote it")

@@ -63,8 +63,7 @@ def config_value(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[
 def unsupported_adapter(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """It is a LoRA that adds s·B·A to linears, and changes nothing else of the base."""
     for fault in config_faults(subject.config) if subject.config else ():
-        sentence, _, cure = fault.rpartition(": ")
-        yield Fault(sentence, cure)
+        yield Fault.parse(fault)
 
 
 @check(4)
@@ -104,7 +103,11 @@ def card_fields(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[F
     except StrictJsonError:
         return
     except ExpertError as error:
-        yield Fault(str(error), _AGAIN)
+        # Several are listed below a summary, a line for each.
+        summary, *listed = str(error).splitlines()
+        for line in listed or [summary]:
+            found = Fault.parse(line.removeprefix("  - "))
+            yield Fault(f"{found.sentence:.300} in {CARD_FILE}", f"{found.cure:.300}")
 
 
 @check(4)
@@ -131,8 +134,7 @@ def pinned_files(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[
     """The card pins every file by its sha256, and the files are those that it pins."""
     card = _card(subject)
     for fault in pin_faults(subject.folder, card) if card is not None else ():
-        sentence, _, cure = fault.rpartition(": ")
-        yield Fault(sentence, cure)
+        yield Fault.parse(fault)
 
 
 @check(4)
@@ -141,16 +143,12 @@ def card_agreement(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterato
     card, config = _card(subject), subject.config
     if card is None or not config:
         return
-    targets = config.get("target_modules")
-    pairs: tuple[tuple[str, object, object], ...] = (
-        ("rank", card.rank, config.get("r")),
-        ("alpha", card.alpha, config.get("lora_alpha")),
-        ("targets", set(card.targets), {targets} if isinstance(targets, str) else _set(targets)),
-    )
-    for what, said, is_so in pairs:
-        if said != is_so:
-            found = f"the card says {what} {quoted(said)}, {ADAPTER_CONFIG} says {quoted(is_so)}"
-            yield Fault(found, _AGAIN)
+    for key, said in (("r", card.rank), ("lora_alpha", card.alpha), ("target_modules", _ordered(card.targets))):
+        if key in config and lora.FORMS[key].holds(config[key]):
+            found = _ordered(config[key]) if key == "target_modules" else config[key]
+            if found != said:
+                sentence = f"the card says {quoted(said)}, {ADAPTER_CONFIG} says {key} = {quoted(found)}"
+                yield Fault(sentence, _AGAIN)
 
 
 @check(4)
@@ -212,8 +210,8 @@ def _ranks(subject: Subject) -> list[int]:
     return [rank for rank in found if type(rank) is int]
 
 
-def _set(value: object) -> set[object]:
-    return {one for one in value if isinstance(one, str)} if isinstance(value, list) else set()
+def _ordered(targets: object) -> list[str]:
+    return [targets] if isinstance(targets, str) else sorted(set(targets))  # type: ignore[call-overload]  # names
 
 
 def _leaves(value: Any, where: str) -> Iterator[tuple[str, object]]:

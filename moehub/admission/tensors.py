@@ -1,13 +1,13 @@
 """Step 5: the adapter's tensors: their names, shapes and dtypes, by themselves and against the base; all finite."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from moehub.admission.at_hand import AtHand
 from moehub.admission.check import Fault, NotAtHandError, check
 from moehub.admission.header import Entry
-from moehub.admission.lora import ALL_LINEAR
 from moehub.admission.policy import Policy
 from moehub.admission.strict import quoted
 from moehub.admission.subject import Subject
@@ -62,8 +62,8 @@ def tensor_rank(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[F
 def targets(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """The weights adapt the linears that the adapter's configuration names, and no others."""
     named, linears = subject.config["target_modules"], _halves(subject)
-    if named == ALL_LINEAR or not isinstance(named, list):
-        return
+    if not linears or not isinstance(named, list):
+        return  # None at all is for `adapter_tensors`; the name of all linears means any.
     ends = {linear: _ends(linear) for linear in linears}
     for linear, its in ends.items():
         if its.isdisjoint(named):
@@ -139,7 +139,7 @@ def _shapes(at_hand: AtHand) -> Mapping[str, tuple[int, int]]:
     return linear_shapes(at_hand.base_config)
 
 
-def _is_finite(entry: Entry, values: "np.ndarray[tuple[int], np.dtype[np.generic]]") -> bool:
+def _is_finite(entry: Entry, values: "np.ndarray[Any, Any]") -> bool:
     for begin in range(0, len(values), _TOGETHER):
         part = values[begin : begin + _TOGETHER]
         whole = (part & _EXPONENT_BF16) != _EXPONENT_BF16 if entry.dtype == "BF16" else np.isfinite(part)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from moehub.admission.at_hand import AtHand
+from moehub.base import find
 from tests.world import World
 
 
@@ -18,11 +20,23 @@ class Attack:
     make: Callable[[Path, World], Path]
     """Makes the bad expert in a folder that is not there yet, and returns that folder."""
     at_hand: Callable[[World], AtHand] | None = None
-    """What the gate needs at hand to refuse it; None: what a world offers anyhow."""
+    """What the gate needs at hand to refuse it; None: `base_at_hand`."""
+
+    def offered(self, world: World) -> AtHand:
+        """Return what the gate has at hand when it meets the attack."""
+        return base_at_hand(world) if self.at_hand is None else self.at_hand(world)
+
+
+@cache
+def base_at_hand(world: World) -> AtHand:
+    """Return what a merge has at hand anyhow: the base's identity and its configuration."""
+    base = find(str(world.base))
+    return AtHand(pin=base.pin(), base_config=base.load_config().to_diff_dict())
 
 
 def registered() -> list[Attack]:
     """Return every attack."""
-    from tests.attacks import publisher
+    from tests.attacks import headers, manifest, names, publisher, sizes, tensors
 
-    return [*publisher.ATTACKS]
+    modules = (names, sizes, headers, manifest, tensors, publisher)
+    return [attack for module in modules for attack in module.ATTACKS]
