@@ -15,6 +15,7 @@ from moehub.hubserver.access_log import Watched, log
 from moehub.hubserver.api import answers, receiving
 from moehub.hubserver.api.call import Call
 from moehub.hubserver.api.routes import Endpoint, find
+from moehub.hubserver.api.xet import TOKEN_PREFIX
 from moehub.hubserver.refusals import RefusedError, disk_in_sentences
 from moehub.hubserver.settings import ServerSettings
 from moehub.hubserver.store.history import Admit
@@ -112,6 +113,8 @@ class Application:
         if header is None:
             return EVERYBODY if self.settings.open else STRANGER
         secret = header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
+        if secret.startswith(TOKEN_PREFIX):
+            return STRANGER  # an upload through Xet, whose endpoints know what its token is good for
         found = self.store.tokens.visitor(secret)
         if self.settings.open:
             # Whatever token a client has for another hub: here it needs none.
