@@ -51,6 +51,25 @@ def test_many_at_once_lose_nothing() -> None:
     assert [seen.highest(HUB, f"acme/x{number}") for number in range(1, 33)] == list(range(1, 33))
 
 
+def test_nothing_new_is_not_written(state: Path) -> None:
+    """A pull of what is known leaves the file alone."""
+    seen.remember(HUB, "acme/law", 2)
+    before = (state / "versions.json").stat()
+    seen.remember(HUB, "acme/law", 2)
+    seen.remember(HUB, "acme/law", 1)
+    after = (state / "versions.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_higher_version_that_came_in_between_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else saw version 3 after we looked, and before it was our turn."""
+    seen.remember(HUB, "acme/law", 3)
+    read, before = seen._read, [dict[str, dict[str, int]]()]
+    monkeypatch.setattr(seen, "_read", lambda path: before.pop() if before else read(path))
+    seen.remember(HUB, "acme/law", 2)
+    assert seen.highest(HUB, "acme/law") == 3
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -91,6 +91,15 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(
         keyring.pins()
 
 
+def test_a_key_that_is_written_another_way_is_refused(keyring: Keyring, acme: Publisher) -> None:
+    """One key has one fingerprint."""
+    keyring.pin("acme", acme.public)
+    path = keyring.folder / "trusted" / "acme.json"
+    path.write_text(files.to_json({**json.loads(path.read_text()), "key": f"our key\n{acme.public}"}))
+    with pytest.raises(SigningError, match="not as `moehub keys trust` wrote it"):
+        keyring.for_repo("acme/law")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
 def test_a_file_that_is_no_json_is_refused(keyring: Keyring, acme: Publisher, content: bytes) -> None:
     """With its name and the cure."""

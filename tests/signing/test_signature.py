@@ -180,6 +180,14 @@ def test_what_is_no_signature_is_said_to_be_none(law: Path, acme: Publisher, con
     assert said.startswith("expert.sig is no signature that `moehub push --sign` made")
 
 
+def test_a_bundle_of_megabytes_is_not_read(law: Path, acme: Publisher) -> None:
+    """Though it would be a good one: blanks mean nothing in JSON."""
+    path = law / SIGNATURE_FILE
+    path.write_text(path.read_text() + " " * (1 << 20))
+    (said,) = faults(law, acme)
+    assert "more than 1048576 bytes" in said
+
+
 def test_a_second_envelope_under_another_name_is_refused(law: Path, acme: Publisher) -> None:
     """We would look at one, and the library verify the other."""
     rewrite(law, lambda bundle: bundle.update(dsse_envelope=bundle["dsseEnvelope"]))
