@@ -144,4 +144,4 @@ def _token(row: Sequence[object]) -> Token:
 
 def _digest(secret: str) -> str:
     # The token is 256 random bits: nothing slower than sha256 is needed to keep it from being guessed.
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
