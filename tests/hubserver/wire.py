@@ -103,11 +103,10 @@ def sha256(content: bytes) -> str:
 
 
 def raw(hub: Served, request: bytes, *, timeout: float = 10) -> bytes:
-    """Send bytes as they are, and return everything that comes back until the hub closes."""
+    """Send bytes as they are, and return what comes back until the hub closes or the answer's beginning is whole."""
     with socket.create_connection(("127.0.0.1", urlsplit(hub.url).port or 0), timeout=timeout) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
-        while piece := connection.recv(1 << 16):
+        while b"\r\n\r\n" not in answer and (piece := connection.recv(1 << 16)):
             answer += piece
     return answer
