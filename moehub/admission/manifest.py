@@ -107,7 +107,7 @@ def card_fields(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[F
         summary, *listed = str(error).splitlines()
         for line in listed or [summary]:
             found = Fault.parse(line.removeprefix("  - "))
-            yield Fault(f"{found.sentence:.300} in {CARD_FILE}", f"{found.cure:.300}")
+            yield Fault(f"{CARD_FILE}: {found.sentence:.300}", f"{found.cure:.300}")
 
 
 @check(4)

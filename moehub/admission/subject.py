@@ -87,7 +87,7 @@ class Subject:
         Raises:
             ExpertError: it is none of format 1, which step 4 refuses.
         """
-        return parse_card(self.card_document.value, source=CARD_FILE)
+        return parse_card(self.card_document.value, source="the card")
 
     @cached_property
     def adapter(self) -> "Adapter":

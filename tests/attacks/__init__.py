@@ -27,10 +27,14 @@ class Attack:
         return base_at_hand(world) if self.at_hand is None else self.at_hand(world)
 
 
-@cache
 def base_at_hand(world: World) -> AtHand:
     """Return what a merge has at hand anyhow: the base's identity and its configuration."""
-    base = find(str(world.base))
+    return _of_base(world.base)
+
+
+@cache
+def _of_base(folder: Path) -> AtHand:
+    base = find(str(folder))
     return AtHand(pin=base.pin(), base_config=base.load_config().to_diff_dict())
 
 

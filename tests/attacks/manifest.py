@@ -135,7 +135,7 @@ ATTACKS = (
     Attack("card that is no JSON", "card-json", _in_text(CARD_FILE, lambda text: text[:-10])),
     Attack("card nested without end", "card-json", _in_text(CARD_FILE, lambda _: '{"a":' + _NESTED)),
     Attack("card that says its name twice", "card-json", _in_text(CARD_FILE, lambda text: '{"name": "x",' + text[1:])),
-    Attack("name that climbs", "card-fields", with_card(name="../../law")),
+    Attack("card with a name that climbs", "card-fields", with_card(name="../../law")),
     Attack("domain that is a tag", "card-fields", with_card(domain="law <script>")),
     Attack("name of the null expert", "card-fields", with_card(name="null")),
     Attack("card of another format", "card-fields", with_card(format=2)),

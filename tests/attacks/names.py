@@ -48,7 +48,7 @@ ATTACKS = (
     _dropped("adapter_model.safetensors"),
     _added("code beside the adapter", "stray-file", "modeling_law.py", b"import os\n"),
     _added("tokenizer beside the adapter", "stray-file", "tokenizer.json", b"{}"),
-    _added("name that a terminal obeys", "stray-file", "\x1b[2J.txt"),
+    _added("file that a terminal obeys", "stray-file", "\x1b[2J.txt"),
     Attack("folder of files", "stray-file", changed(lambda folder: (folder / "sub").mkdir(), sealed=False)),
     _added("git attributes", "hidden-file", ".gitattributes", b"* filter=evil\n"),
     Attack("git folder", "hidden-file", changed(_git_folder, sealed=False)),
