@@ -9,6 +9,10 @@ repos       repos by name, who may see them, refs
 trees       what a commit holds: path → entry
 history     commits, and the one way to make one
 heads       what `main` says about itself, for lists and search
+tags        what a repo is found by
+documents   small files that strangers wrote, read with care
+members     which experts a MoE holds
+kin         which MoEs hold an expert, and where their experts are published
 tokens      who may do what
 verdicts    what the admission gate said about an expert
 store       all of them over one root folder

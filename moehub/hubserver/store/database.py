@@ -64,10 +64,25 @@ create table head (
     license text,
     words text not null,      -- what search looks through, in lower case
     card text not null,       -- the front matter of README.md, as JSON
-    tags text not null        -- as a JSON list, in order
+    tags text not null,       -- as a JSON list, in order
+    size integer not null,    -- bytes of all files
+    manifest text,            -- sha256 of an expert's expert.json
+    candidates text not null, -- what verdicts on its experts are kept under, as a JSON list
+    members text not null     -- a MoE's experts, as a JSON list
 ) strict;
 create index head_by_time on head (modified desc, repo desc);
 create index head_by_kind on head (kind, modified desc, repo desc);
+create index head_by_base on head (base, kind, modified desc, repo desc);
+create index head_by_manifest on head (manifest) where manifest is not null;
+create table member (
+    repo integer not null references repo on delete cascade,  -- a MoE
+    name text not null,                                       -- of an expert in it
+    card text not null,                                       -- sha256 of its expert.json
+    source text not null,                                     -- namespace/name in lower case, where it came from
+    primary key (repo, name)
+) strict, without rowid;
+create index member_by_card on member (card);
+create index member_by_source on member (source);
 create table tag (
     tag text not null,
     repo integer not null references repo on delete cascade,

@@ -186,7 +186,7 @@ from head join repo on repo.id = head.repo
 """
 _SAID = """
 select namespace, repo.name, private, gated, repo.id, created,
-head.kind, base, domain, license, words, card, tags, entries
+head.kind, base, domain, license, words, card, tags, size, manifest, candidates, members, entries
 from head join repo on repo.id = head.repo join ref on ref.repo = repo.id and ref.name = ?
 join history on history.repo = repo.id and history.oid = ref.oid join tree on digest = tree
 """

@@ -13,15 +13,18 @@ import yaml
 from moehub.card import ADAPTER_CONFIG, CARD_FILE, README
 from moehub.hub import model_card
 from moehub.hub.parcel import MOE_CONFIG, MOE_LOCK
+from moehub.hubserver.candidates import candidates
 from moehub.hubserver.refusals import RefusedError
+from moehub.hubserver.store import members
 from moehub.hubserver.store.blobs import Blobs
 from moehub.hubserver.store.database import Database
+from moehub.hubserver.store.documents import Documents, plain
+from moehub.hubserver.store.members import Member
 from moehub.hubserver.store.repos import Repo
+from moehub.hubserver.store.tags import domain_in, first, tags_of
 from moehub.hubserver.store.trees import Tree
 from moehub.hubserver.visitor import EVERY_NAMESPACE, Visitor
 
-_MOST_TEXT = 1 << 20
-"""Bytes of a README.md or an adapter_config.json that are looked at; one that is larger says nothing."""
 _MOST_FRONT = 1 << 16
 """Characters of front matter that are looked at: reading YAML takes seconds per megabyte."""
 
@@ -40,6 +43,18 @@ class Head:
     license: str | None
     card_json: str
     tags_json: str
+    size: int
+    """Bytes of all files."""
+    manifest: str | None
+    """sha256 of an expert's `expert.json`."""
+    members_json: str
+    admitted: bool | None
+    """Whether the gate admitted every expert in it; None where there is none."""
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """The experts that a MoE holds."""
+        return members.from_json(self.members_json)
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -87,39 +102,57 @@ class Saying:
     """What search looks through."""
     card_json: str
     tags_json: str
+    size: int
+    manifest: str | None
+    candidates_json: str
+    members_json: str
 
 
 class Heads:
     """The newest of every repo."""
 
     def __init__(self, database: Database, blobs: Blobs) -> None:
-        self.database, self.blobs = database, blobs
+        self.database, self.documents = database, Documents(blobs)
 
     def read(self, repo: Repo, tree: Tree) -> Saying:
         """Return what files say about themselves; blobs are read, so not within a transaction."""
         card = self._front_matter(tree)
-        base = _first(card.get("base_model")) or self._adapters_base(tree)
-        tags = _tags(card, tree, base)
+        base = first(card.get("base_model")) or self._adapters_base(tree)
+        tags = tags_of(card, tree, base)
         summary = model_card.read_summary(card.get("moehub"))
-        domain = summary.domain if summary else _domain(tags)
-        licence = summary.license if summary else _first(card.get("license"))
+        domain = summary.domain if summary else domain_in(tags)
+        licence = summary.license if summary else first(card.get("license"))
         words = " ".join([repo.id, *tags, domain or "", base or "", licence or ""]).lower()
-        return Saying(kind_of(tree), base, domain, licence, words, json.dumps(card), json.dumps(tags))
+        kind, manifest = kind_of(tree), tree.get(CARD_FILE)
+        return Saying(
+            kind,
+            base,
+            domain,
+            licence,
+            words,
+            json.dumps(card),
+            json.dumps(tags),
+            sum(entry.size for entry in tree.values()),
+            manifest.sha256 if manifest else None,
+            json.dumps([each.key for each in candidates(repo.id, tree)]),
+            members.to_json(members.read(tree, self.documents) if kind == "moe" else ()),
+        )
 
     def update(self, connection: sqlite3.Connection, repo: Repo, oid: str, date: str, saying: Saying) -> None:
         """Note what a new commit of `main` says, within the transaction that makes it."""
         connection.execute(
-            "insert or replace into head values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"insert or replace into head values (?, ?, ?{', ?' * len(dataclasses.fields(saying))})",  # noqa: S608 (ours)
             (repo.number, oid, date, *dataclasses.astuple(saying)),
         )
         connection.execute("delete from tag where repo = ?", (repo.number,))
         tags = json.loads(saying.tags_json)
         connection.executemany("insert into tag values (?, ?)", [(tag, repo.number) for tag in tags])
+        members.update(connection, repo.number, members.from_json(saying.members_json))
 
     def get(self, repo: Repo) -> Head | None:
         """Return what is known about a repo, or None before its first commit."""
-        row = self.database.reading().execute(f"{_SELECT} where repo.id = ?", (repo.number,)).fetchone()
-        return _head(row) if row else None
+        row = self.database.reading().execute(f"{SELECT} where repo.id = ?", (repo.number,)).fetchone()
+        return head_of(row) if row else None
 
     def find(self, question: Question, visitor: Visitor, *, limit: int, after: str | None = None) -> list[Head]:
         """Return repos that the visitor may see, newest first.
@@ -133,47 +166,49 @@ class Heads:
         Raises:
             RefusedError: `after` is no place.
         """
-        where, values = _conditions(question, visitor)
+        where, values = conditions(question, visitor)
         if after is not None:
             modified, _, number = after.partition("~")
             where.append("(head.modified, head.repo) < (?, ?)")
-            if not number.isdecimal():
+            if not (number.isascii() and number.isdecimal() and len(number) < 19):
                 raise RefusedError(400, f"{after!r:.80} is no place in a list: begin at its first page")
             values += [modified, int(number)]
-        conditions = f" where {' and '.join(where)}" if where else ""
+        filters = f" where {' and '.join(where)}" if where else ""
         order = " order by head.modified desc, head.repo desc limit ?"
-        rows = self.database.reading().execute(f"{_SELECT}{conditions}{order}", (*values, limit))
-        return [_head(row) for row in rows]
+        rows = self.database.reading().execute(f"{SELECT}{filters}{order}", (*values, limit))
+        return [head_of(row) for row in rows]
 
     def count(self, question: Question, visitor: Visitor) -> int:
         """Return how many repos `find` would return in all."""
-        where, values = _conditions(question, visitor)
-        conditions = f" where {' and '.join(where)}" if where else ""
+        return sum(self.tally(question, visitor).values())
+
+    def tally(self, question: Question, visitor: Visitor) -> dict[str, int]:
+        """Return how many repos of each kind `find` would return in all; kinds without any are left out."""
+        where, values = conditions(question, visitor)
+        filters = f" where {' and '.join(where)}" if where else ""
         rows = self.database.reading().execute(
-            f"select count(*) from head join repo on repo.id = head.repo{conditions}",  # noqa: S608 (all of it is ours)
+            f"select kind, count(*) from head join repo on repo.id = head.repo{filters} group by kind",  # noqa: S608 (all of it is ours)
             values,
         )
-        return int(rows.fetchone()[0])
+        return dict(map(tuple, rows))
+
+    def bases(self, question: Question, visitor: Visitor, *, limit: int) -> list[tuple[str, int]]:
+        """Return the bases of the repos that `find` would return, those of the most first, and how many have each."""
+        where, values = conditions(question, visitor)
+        filters = " and ".join(["base is not null", *where])
+        rows = self.database.reading().execute(
+            "select base, count(*) from head join repo on repo.id = head.repo "  # noqa: S608 (all of it is ours)
+            f"where {filters} group by base order by 2 desc, 1 limit ?",
+            (*values, limit),
+        )
+        return list(map(tuple, rows))
 
     def _front_matter(self, tree: Tree) -> dict[str, Any]:
-        return front_matter(self._text(tree, README))
+        return front_matter(self.documents.text(tree, README))
 
     def _adapters_base(self, tree: Tree) -> str | None:
         """Return what PEFT says the base is: its own pushes have no model card that does."""
-        try:
-            values = _plain(json.loads(self._text(tree, ADAPTER_CONFIG)))
-        except (ValueError, RecursionError):
-            return None
-        return _first(values.get("base_model_name_or_path")) if isinstance(values, dict) else None
-
-    def _text(self, tree: Tree, path: str) -> str:
-        entry = tree.get(path)
-        if entry is None or entry.size > _MOST_TEXT:
-            return ""
-        try:
-            return self.blobs.path(entry.sha256).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:  # lost by the disk: `moehub hub fsck` says so
-            return ""
+        return first(self.documents.mapping(tree, ADAPTER_CONFIG).get("base_model_name_or_path"))
 
 
 def kind_of(tree: Mapping[str, Any]) -> str:
@@ -189,7 +224,7 @@ def front_matter(readme: str) -> dict[str, Any]:
     if not found or len(found[1]) > _MOST_FRONT:
         return {}
     try:
-        values = _plain(yaml.load(found[1], _Loader))  # noqa: S506 (a SafeLoader)
+        values = plain(yaml.load(found[1], _Loader))  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -204,49 +239,10 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _plain(values: Any) -> Any:
-    """Return values as JSON can hold them, and text as UTF-8 can: dates as text, numbers that are none as null.
-
-    Raises:
-        ValueError: they cannot be.
-        TypeError: the same.
-    """
-    text = json.dumps(values, default=str, ensure_ascii=False)
-    text.encode()
-    return json.loads(text, parse_constant=lambda _: None)
-
-
-def _tags(card: Mapping[str, Any], tree: Tree, base: str | None) -> list[str]:
-    """Return the tags that the Hugging Face client expects a hub to derive."""
-    library = _first(card.get("library_name")) or (
-        "peft" if ADAPTER_CONFIG in tree else "transformers" if MOE_CONFIG in tree else None
-    )
-    relation = _first(card.get("base_model_relation")) or ("adapter" if ADAPTER_CONFIG in tree else "finetune")
-    found = [library, "safetensors" if any(path.endswith(".safetensors") for path in tree) else None]
-    found += [*_all(card.get("tags")), *_all(card.get("language"))]
-    found += [f"dataset:{each}" for each in _all(card.get("datasets"))]
-    for each in _all(card.get("base_model")) or _all(base):
-        found += [f"base_model:{each}", f"base_model:{relation}:{each}"]
-    found += [f"license:{each}" for each in _all(card.get("license"))[:1]]
-    found.append(_first(card.get("pipeline_tag")))
-    return list(dict.fromkeys(tag for tag in found if tag))
-
-
-def _domain(tags: Sequence[str]) -> str | None:
-    return next((tag.removeprefix("domain:") for tag in tags if tag.startswith("domain:")), None)
-
-
-def _all(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [str(each)[:200] for each in values[:200] if isinstance(each, str | int | float) and str(each)]
-
-
-def _first(value: Any) -> str | None:
-    return next(iter(_all(value)), None)
-
-
-def _conditions(question: Question, visitor: Visitor) -> tuple[list[str], list[Any]]:
-    where, values = [], []
+def conditions(question: Question, visitor: Visitor) -> tuple[list[str], list[Any]]:
+    """Return SQL conditions on `head` and `repo`, and their values, for what the visitor may see of what they ask."""
+    where: list[str] = []
+    values: list[Any] = []
     for tag in question.tags:
         where.append("exists (select 1 from tag where tag.tag = ? and tag.repo = head.repo)")
         values.append(tag)
@@ -267,12 +263,17 @@ def _conditions(question: Question, visitor: Visitor) -> tuple[list[str], list[A
     return where, values
 
 
-_SELECT = (
+SELECT = (
     "select repo.namespace, repo.name, repo.private, repo.gated, repo.id, repo.created, head.oid, head.modified, "
-    "head.kind, head.base, head.domain, head.license, head.card, head.tags from head join repo on repo.id = head.repo"
+    "head.kind, head.base, head.domain, head.license, head.card, head.tags, head.size, head.manifest, head.members, "
+    "(select min(coalesce(admitted, 0)) from json_each(head.candidates) left join verdict on digest = value) "
+    "from head join repo on repo.id = head.repo"
 )
+"""Reads heads, as `head_of` takes them."""
 
 
-def _head(row: Sequence[Any]) -> Head:
-    namespace, name, private, gated, number, created, *rest = row
-    return Head(Repo(namespace, name, bool(private), gated, number, created), *rest)
+def head_of(row: Sequence[Any]) -> Head:
+    """Return the head in a row of `SELECT`."""
+    namespace, name, private, gated, number, created, *said = row
+    said[-1] = None if said[-1] is None else bool(said[-1])
+    return Head(Repo(namespace, name, bool(private), gated, number, created), *said)
