@@ -61,7 +61,7 @@ def _instrumenting() -> contextlib.AbstractContextManager[object]:
         import atheris
     except ModuleNotFoundError:
         return contextlib.nullcontext()
-    return atheris.instrument_imports(include=["moehub", "yaml"])
+    return atheris.instrument_imports(include=["moehub"])
 
 
 def _look(target: "Target", run: "Run", work: Path, seconds: int) -> None:

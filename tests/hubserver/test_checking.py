@@ -32,11 +32,6 @@ from tests.world import World
 LIMITS = Limits(seconds=60, memory=4 << 30)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "hub", create=True)
-
-
 @pytest.fixture(scope="module")
 def examiner() -> Iterator[Examiner]:
     """One process for the tests that do not break it."""
