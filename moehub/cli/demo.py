@@ -24,8 +24,8 @@ from moehub.console import console
 def command(output: Path, base: str | None, seed: int, federated: bool, as_json: bool) -> None:
     """Run the whole road on this machine's own text: no download, no GPU, a few minutes.
 
-    Four contributors each train an expert on a small base and publish it to a hub. The experts are fetched,
-    merged and measured; a fifth joins and leaves. The tables, a page and every model stay in the output folder.
+    Four contributors each train an expert on a small base and publish it to a hub on this machine. The experts
+    are fetched, merged and measured; a fifth joins and leaves. The tables, a page and every model stay in the output folder.
 
     \b
     Examples:

@@ -3,7 +3,7 @@
 base/             the base
 generic.txt       the prose that the null expert's statistics come from
 federation/       the run, its journal and the experts as they came from it, where nodes trained them together
-hub/              the hub, a folder
+hub/              the hub's folder: `moehub hub serve --root hub --open` opens it again
 experts/NAME/     the experts, as they came from the hub
 moe/              the MoE of the four
 report.json       the numbers
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def hub(self) -> Path:
-        """The hub."""
+        """The hub's folder."""
         return self.folder / "hub"
 
     @property

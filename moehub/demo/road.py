@@ -8,12 +8,12 @@ from moehub import files
 from moehub.demo import corpora, machine, report, steps
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import GENERIC, SWITCHING
+from moehub.demo.hub import running_hub
 from moehub.demo.measure import bench
 from moehub.demo.place import Place, make_place
 from moehub.demo.report import Report
 from moehub.demo.steps import Clock
 from moehub.evaluation import TracedToken
-from moehub.hub import open_hub
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def walk(
     """
     config = config or DemoConfig()
     place, clock = make_place(output), Clock()
-    hub = open_hub(str(place.hub))
 
     with clock.step("text", "Text: what Python and its packages brought to this machine"):
         text = corpora.gather(config.sizes, seed=config.seed)
@@ -62,11 +61,11 @@ def walk(
         for corpus in () if federated else text.contributors:
             with clock.step(f"train {corpus.name}", f"Expert: {corpus.name} trains on text of its own"):
                 steps.train(found, corpus, trained / corpus.name, config, given=given)
-        with clock.step("push", "Push: the experts are published, the text is not"):
-            steps.push(hub, trained, everyone)
-
-    with clock.step("pull", "Pull: every file is checked"):
-        steps.pull(hub, place, everyone)
+        with running_hub(place.hub) as hub:
+            with clock.step("push", "Push: the experts are published, the text is not"):
+                steps.push(hub, trained, everyone)
+            with clock.step("pull", "Pull: every file is checked"):
+                steps.pull(hub, place, everyone)
 
     with clock.step("merge", f"Merge: {len(founders)} experts become one model"):
         steps.merge(found, place, founders, config)

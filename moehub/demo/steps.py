@@ -14,6 +14,7 @@ from moehub.console import console
 from moehub.demo import base as small
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Corpora, Corpus
+from moehub.demo.hub import ORGANISATION
 from moehub.demo.place import Place
 from moehub.errors import FederationError
 from moehub.experts import training
@@ -23,8 +24,6 @@ from moehub.federation.push import EXPERTS
 from moehub.federation.settings import FederationConfig, Gathering, NodeConfig
 from moehub.hub import Hub
 from moehub.merge import merging
-
-_ORGANISATION = "demo"
 
 
 class Clock:
@@ -120,13 +119,13 @@ def _expert(config: DemoConfig, rate: float) -> TrainConfig:
 def push(hub: Hub, trained: Path, names: Sequence[str]) -> None:
     """Publish the experts that stand in the folder `trained`."""
     for name in names:
-        hub.push(trained / name, f"{_ORGANISATION}/{name}", message=f"The {name} expert of the demo")
+        hub.push(trained / name, f"{ORGANISATION}/{name}", message=f"The {name} expert of the demo")
 
 
 def pull(hub: Hub, place: Place, names: Sequence[str]) -> None:
     """Fetch the experts to the place."""
     for name in names:
-        hub.pull(f"{_ORGANISATION}/{name}", None, place.expert(name))
+        hub.pull(f"{ORGANISATION}/{name}", None, place.expert(name))
 
 
 def merge(base: Base, place: Place, names: Sequence[str], config: DemoConfig) -> None:

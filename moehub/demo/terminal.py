@@ -21,6 +21,7 @@ def show(shown: Demonstration, console: Console) -> None:
     console.print(routing_table(report))
     console.print(passage(shown))
     console.print(f"\nEverything is in {shown.place.folder}; look at {shown.place.html}", markup=False, soft_wrap=True)
+    console.print(f"The hub again: moehub hub serve --root {shown.place.hub} --open", markup=False, soft_wrap=True)
 
 
 def loss_table(report: Report) -> Table:

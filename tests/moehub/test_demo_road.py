@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from huggingface_hub import close_session, constants
 
 from benchmarks import road as benchmark
 from moehub import files
@@ -18,6 +20,7 @@ from moehub.demo import corpora, road
 from moehub.demo.base import BaseConfig
 from moehub.demo.config import DemoConfig
 from moehub.demo.corpora import Sizes
+from moehub.demo.hub import running_hub
 from moehub.demo.road import Demonstration
 from moehub.errors import BaseModelError, FederationError
 from moehub.experts.folder import open_expert
@@ -29,10 +32,15 @@ from moehub.federation.journal import GaveUp
 from moehub.federation.node.contributor import to_flower
 from moehub.federation.server.run import run
 from moehub.federation.settings import Gathering
-from moehub.hub import open_hub
+from moehub.hub.remote import RemoteHub
+from moehub.hubserver import serve
+from moehub.hubserver.settings import ServerSettings
+from moehub.hubserver.store.store import open_store
 from tests.builders import tiny_base
 from tests.federation.grid import Clock, LocalGrid, app_node
 
+# huggingface_hub uploads with an argument that httpx2 renamed.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 TINY_BASE = BaseConfig(vocabulary=512, hidden=32, layers=1, heads=2, context=128, batch=4, steps=20)
 TINY = DemoConfig(
     sizes=Sizes(train=12_000, tune=1_000, test=1_500, generic=30_000, passage=200, turns=8, glance=60),
@@ -79,11 +87,33 @@ def test_every_step_was_timed(shown: Demonstration) -> None:
 
 
 def test_everything_a_person_would_look_at_is_there(shown: Demonstration) -> None:
-    """A full base, the experts as published, the hub and the page."""
+    """A full base, the experts as published, and the page."""
     assert find(str(shown.place.base)).pin().digest
     assert {open_expert(shown.place.expert(name)).card.domain for name in DOMAINS} == DOMAINS
-    assert {listing.name for listing in open_hub(str(shown.place.hub)).experts()} == DOMAINS
     assert "<!doctype html>" in shown.place.html.read_text()
+
+
+def test_the_hub_can_be_served_again(shown: Demonstration) -> None:
+    """Its folder is one that `moehub hub serve --open` opens; the token of the demo is worthless."""
+    with serve.running(ServerSettings(shown.place.hub, port=0, open=True)) as url:
+        assert {listing.name for listing in RemoteHub(url).experts()} == DOMAINS
+    store = open_store(shown.place.hub)
+    assert store.tokens.list() == []
+    store.database.close()
+
+
+def test_the_hub_is_reached_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on this machine: neither offline mode nor a proxy stands between, and both stay as they were."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    close_session()
+    with running_hub(tmp_path / "hub") as hub:
+        assert hub.check(5.0).endswith("knows us as demo")
+        assert hub.experts() == []
+    close_session()
+    assert constants.HF_HUB_OFFLINE is True
+    assert os.environ["NO_PROXY"] == "example.org"
 
 
 def test_the_passage_is_test_text_with_a_name_for_each_token(shown: Demonstration) -> None:
