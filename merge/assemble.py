@@ -17,9 +17,10 @@ from torch import Tensor
 
 from moehub import files
 from moehub.base import Base
-from moehub.card import CARD_FILE, EXPERT_FILES, STATISTICS_FILE
+from moehub.card import CARD_FILE, EXPERT_FILES, README, STATISTICS_FILE
 from moehub.errors import MergeError
 from moehub.hub.model_card import render_moe
+from moehub.hub.parcel import MOE_SIGNATURE
 from moehub.merge.configuration import MoehubConfig
 from moehub.merge.lock import LOCK_FILE, Lock, LockedExpert, LockedNull
 from moehub.merge.null import NULL_FOLDER
@@ -29,6 +30,8 @@ from moehub.router.method import NULL, flatten, parse
 CONFIG_FILE = "config.json"
 ROUTER_FILE = "router.safetensors"
 BASE_FOLDER, EXPERTS_FOLDER = "base", "experts"
+_MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE})
+"""What a change does not take over; the signature would no longer hold."""
 _TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -82,7 +85,7 @@ def reassemble(plan: Plan, moe: Path, *, fresh: Sequence[str], embed_base: bool)
             top = path.parts[0]
             if top == EXPERTS_FOLDER and (path.parts[1] not in names or path.parts[1] in fresh):
                 continue
-            if path.name in (CONFIG_FILE, ROUTER_FILE, LOCK_FILE, "README.md") and len(path.parts) == 1:
+            if path.name in _MADE_ANEW and len(path.parts) == 1:
                 continue
             _link(moe / path, folder / path)
         for source in plan.sources:
@@ -157,7 +160,7 @@ def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:
         experts=[(source.expert.card, source.pinned) for source in plan.sources],
         router=plan.settings.to_dict(),
     )
-    files.write_text(folder / "README.md", card)
+    files.write_text(folder / README, card)
 
 
 def _config(plan: Plan, experts: Sequence[LockedExpert], *, embed_base: bool) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from moehub import files
+from moehub.card import SIGNATURE_FILE
 from moehub.errors import MergeError
+from moehub.hub.parcel import MOE_SIGNATURE
 from moehub.merge.assemble import CONFIG_FILE, ROUTER_FILE
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again, prepare_change, read_recipe
@@ -175,6 +177,18 @@ def test_a_change_leaves_no_link_to_what_it_replaced(world: World, tmp_path: Pat
     moe = merge(world, tmp_path / "moe")
     change(moe, remove=("law",))
     assert {os.stat(moe / name).st_nlink for name in files.files_below(moe)} == {1}  # noqa: PTH116 (link counts)
+
+
+def test_a_change_drops_the_signature_of_what_it_replaced(world: World, tmp_path: Path) -> None:
+    """It would not hold for the changed MoE; the signatures of the experts that stay do."""
+    moe = merge(world, tmp_path / "moe", "code")
+    signed = shutil.copytree(world.experts["law"], tmp_path / "law")
+    (signed / SIGNATURE_FILE).write_text("by the publisher of law")
+    change(moe, add=(str(signed),))
+    (moe / MOE_SIGNATURE).write_text("by whoever published the MoE")
+    change(moe, remove=("code",))
+    assert not (moe / MOE_SIGNATURE).exists()
+    assert (moe / "experts" / "law" / SIGNATURE_FILE).read_text() == "by the publisher of law"
 
 
 def test_what_is_no_moe_is_never_overwritten(world: World, tmp_path: Path) -> None:
