@@ -32,3 +32,27 @@ class Policy:
     """Frobenius norm of s·B·A over that of the base's weight."""
     most_relative_spectrum: float = 16.0
     """Largest singular value of s·B·A over that of the base's weight."""
+    canary_tokens: int = 4096
+    """Tokens of the public text, and of the domain's, that are read; one forward pass each."""
+    most_canary_rise: float = 0.15
+    """How much higher the loss on public text may be with the expert, as a share of the base's."""
+    least_domain_gain: float = 0.0
+    """How much lower than the base's the loss on text of its domain must be, as a share; it must be lower at all."""
+    most_claim_excess: float = 0.25
+    """How far the gain that a card claims may lie above three times the one measured, both as shares of a loss."""
+    most_tokens_per_trained: float = 100.0
+    """Tokens counted for each token trained on: who trains on little of the text still counts all of it."""
+    most_evenness: float = 0.95
+    """Entropy of the tokens over that of as many that are all as frequent; words of people are not."""
+    neutral_tokens: int = 1024
+    """Tokens of generic text, drawn from the null's counts, whose routes are looked at."""
+    most_neutral_weight: float = 0.35
+    """Mean gate weight that an expert may have on generic text, beside the null alone."""
+    most_neutral_chosen: float = 0.95
+    """Share of the tokens of generic text for which an expert may be among those that answer."""
+    most_behind: float = 1.3
+    """Nats per token by which another's counts may explain text of its domain better than its own."""
+    most_feature_shift: float = 0.5
+    """Distance between the mean of its features and the one that its counts imply, in their own standard deviations."""
+    most_feature_spread: float = 4.0
+    """How many times the others' the variance of its features may be, or how many times less."""

@@ -5,7 +5,10 @@ from functools import cache
 
 from moehub.admission.check import Check
 
-_MODULES = ("folder", "sizes", "headers", "manifest", "tensors", "counts", "norms", "publisher")
+_MODULES = (
+    *("folder", "sizes", "headers", "manifest", "tensors", "counts", "norms", "publisher"),
+    *("canary", "plausibility", "feature_evidence", "routing"),
+)
 """Those of `moehub.admission` that hold checks."""
 
 

@@ -1,0 +1,129 @@
+"""Step 9: whether the counts can be those of a text, and of the text that the card says it was trained on.
+
+Suppressing counts below s took away at most s − 1 for each token or bucket that is zero now, once for each contributor.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from moehub.admission.at_hand import AtHand
+from moehub.admission.check import Fault, check
+from moehub.admission.policy import Policy
+from moehub.admission.sampling import shares_of
+from moehub.admission.subject import Subject
+from moehub.card import Card
+from moehub.experts.statistics import Statistics, pair_bucket
+
+_COUNT = "count the statistics of the text that it was trained on, as `moehub train-expert` does"
+_LEAST_KINDS = 256
+"""Fewer different tokens may well be all as frequent."""
+_PEAKS = 64
+"""Buckets that are looked at: those of the highest counts."""
+
+
+@check(9)
+def something_counted(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """Its statistics, where it has any, count something: the gate knows nothing of an expert without."""
+    if subject.statistics is not None and not int(subject.statistics.unigrams.sum()):
+        yield Fault("its router statistics count nothing", "lower suppress_below, or train it on more text")
+
+
+@check(9)
+def suppressed_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """No count is below the threshold under which counts were suppressed, as its statistics say."""
+    found = subject.statistics
+    # Contributors who train together may each have a threshold of their own; the highest of them is named.
+    if found is None or subject.card.federation is not None:
+        return
+    for name, counts in (("tokens", found.unigrams), ("pairs", found.pairs)):
+        low = int(((counts > 0) & (counts < found.suppressed_below)).sum())
+        if low:
+            yield Fault(
+                f"{low} counts of {name} are below {found.suppressed_below}, which they say is suppressed", _COUNT
+            )
+
+
+@check(9)
+def pair_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """There are about as many pairs as tokens: each token but a document's first ends one."""
+    found = subject.statistics
+    if found is None:
+        return
+    tokens, pairs = int(found.unigrams.sum()), int(found.pairs.sum())
+    lost_tokens, lost_pairs = (_lost(found, counts, subject.card) for counts in (found.unigrams, found.pairs))
+    documents = sum(stage.examples for stage in subject.card.stages)
+    if pairs > tokens + lost_tokens:
+        yield Fault(f"it counts {pairs} pairs of neighbouring tokens in a text of {tokens} tokens", _COUNT)
+    if pairs + lost_pairs + documents < tokens:
+        yield Fault(f"it counts only {pairs} pairs in {documents} documents of {tokens} tokens together", _COUNT)
+
+
+@check(9)
+def pair_peaks(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """No bucket of pairs, of the fullest ones, holds more than its pairs' own tokens allow."""
+    found = subject.statistics
+    if found is None:
+        return
+    counts, places = found.pairs.topk(min(_PEAKS, len(found.pairs)))
+    most = found.unigrams + (found.unigrams == 0) * _lost_each(found, subject.card)
+    for count, place in zip(counts.tolist(), places.tolist(), strict=True):
+        allowed = _most_pairs(most, place, len(found.pairs))
+        if count > allowed:
+            yield Fault(f"it counts a pair {count} times whose tokens allow {allowed}", _COUNT)
+            return
+
+
+@check(9)
+def counts_trained_on(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """The text that was counted is not out of all proportion to what its card says it was trained on."""
+    found = subject.statistics
+    if found is None:
+        return
+    tokens, trained = int(found.unigrams.sum()), sum(stage.tokens for stage in subject.card.stages)
+    if tokens > policy.most_tokens_per_trained * max(trained, 1):
+        yield Fault(
+            f"it counts {tokens} tokens but was trained on {trained}, expected at most "
+            f"{policy.most_tokens_per_trained:g} for each of those",
+            _COUNT,
+        )
+
+
+@check(9)
+def even_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """Its tokens are not all about as frequent: such counts fit no text, and draw all that is rare to an expert."""
+    found = subject.statistics
+    if found is None:
+        return
+    kinds, even = int((found.unigrams > 0).sum()), evenness(found.unigrams)
+    if kinds >= _LEAST_KINDS and even > policy.most_evenness:
+        yield Fault(
+            f"its {kinds} different tokens are {even:.1%} as even as if all were as frequent, expected at most "
+            f"{policy.most_evenness:.0%}",
+            _COUNT,
+        )
+
+
+def evenness(counts: torch.Tensor) -> float:
+    """Return the entropy of counts over that of as many that are all the same, 0 to 1."""
+    shares = shares_of(counts[counts > 0])
+    return float(-(shares * shares.log()).sum()) / math.log(len(shares)) if len(shares) > 1 else 0.0
+
+
+def _lost_each(statistics: Statistics, card: Card) -> int:
+    """Return the most that suppression took from one count that is zero now."""
+    return max(statistics.suppressed_below - 1, 0) * (card.federation.nodes if card.federation else 1)
+
+
+def _lost(statistics: Statistics, counts: torch.Tensor, card: Card) -> int:
+    return _lost_each(statistics, card) * int((counts == 0).sum())
+
+
+def _most_pairs(most: torch.Tensor, place: int, buckets: int) -> int:
+    """Return how often the pairs of one bucket can occur together, given how often each token can."""
+    every = torch.arange(len(most))
+    # Whatever the first token is, the second is one of those that differ by a multiple of the buckets.
+    second = (place - pair_bucket(every, torch.zeros_like(every), buckets)) % buckets
+    folded = torch.zeros(buckets, dtype=most.dtype).index_add(0, every % buckets, most)
+    return int(torch.minimum(most, folded[second]).sum())
