@@ -36,8 +36,9 @@ def running_hub(root: Path) -> Iterator[RemoteHub]:
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
     """Let the client reach the loopback also where it is told to stay offline, or to go through a proxy."""
-    from huggingface_hub import constants
+    import huggingface_hub.constants
 
+    constants = huggingface_hub.constants
     offline, exceptions = constants.HF_HUB_OFFLINE, {name: os.environ.get(name) for name in _PROXY_EXCEPTIONS}
     constants.HF_HUB_OFFLINE = False
     for name, value in exceptions.items():
