@@ -109,7 +109,7 @@ _IN_COMMITS = (
     "select history.repo, json_extract(entry.value, '$[2]') from history join tree on digest = tree, "
     "json_each(entries) entry"
 )
-_WITH_UNUSED_LINKS = f"select distinct repo from link where since < ? and (repo, sha256) not in ({_IN_COMMITS})"  # noqa: S608 (all of it is ours)
+_WITH_UNUSED_LINKS = f"select distinct repo from link where since <= ? and (repo, sha256) not in ({_IN_COMMITS})"  # noqa: S608 (all of it is ours)
 _UNUSED_LINKS = (
-    f"delete from link where repo = ? and since < ? and (repo, sha256) not in ({_IN_COMMITS} where history.repo = ?)"  # noqa: S608 (the same)
+    f"delete from link where repo = ? and since <= ? and (repo, sha256) not in ({_IN_COMMITS} where history.repo = ?)"  # noqa: S608 (the same)
 )

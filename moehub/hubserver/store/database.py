@@ -159,14 +159,18 @@ class Database:
         Raises:
             RefusedError: the disk is full or cannot be written to, or other writers take too long.
         """
-        with disk_in_sentences(), _transaction(self.reading(), "immediate") as connection:
+        with disk_in_sentences(), _transaction(self.reading()) as connection:
             yield connection
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection that sees one moment for as long as the block lasts, whatever others write."""
-        with _transaction(self.reading(), "deferred") as connection:
+        connection = self.reading()
+        connection.execute("begin deferred")
+        try:
             yield connection
+        finally:
+            connection.execute("rollback")
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -182,7 +186,7 @@ def _make(path: Path) -> None:
     os.close(descriptor)
     try:
         connection = _connect(Path(name))
-        with contextlib.closing(connection), _transaction(connection, "immediate"):
+        with contextlib.closing(connection), _transaction(connection):
             for statement in _SCHEMA.split(";\n"):
                 connection.execute(statement)
             connection.execute(f"pragma user_version = {FORMAT}")
@@ -210,8 +214,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
-    connection.execute(f"begin {kind}")
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    connection.execute("begin immediate")
     try:
         yield connection
         connection.execute("commit")
