@@ -35,7 +35,7 @@ def pulled(tmp_path: Path) -> Path:
 
 
 def push(hub: Hub, folder: Path, signer: Publisher | None = None, repo: str = REPO) -> str:
-    return hub.push(folder, repo, message="new", key=signer and signer.key).commit
+    return hub.push(folder, repo, message="new", key=signer.key if signer else None).commit
 
 
 def trust(who: Publisher, name: str = "acme") -> None:

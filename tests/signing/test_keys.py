@@ -53,7 +53,7 @@ def test_a_key_that_appears_while_one_is_made_is_not_overwritten(
         (tmp_path / "key").write_text("precious")
         return generate(curve)
 
-    monkeypatch.setattr(keys.ec, "generate_private_key", slowly)
+    monkeypatch.setattr(ec, "generate_private_key", slowly)
     with pytest.raises(SigningError, match="appeared in this moment"):
         keys.create(tmp_path / "key")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("key", "precious")]
