@@ -6,9 +6,10 @@ from inspect import iscoroutinefunction
 from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from moehub.hubserver import guard, pages
 from moehub.hubserver.access_log import Watched, log
@@ -45,7 +46,7 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        watched = Watched(scope, send)
+        watched = Watched(scope, _without_guessing(send))
         self.running += 1
         try:
             await self._answer(Request(scope, receive), watched)
@@ -131,6 +132,17 @@ def application(store: Store, settings: ServerSettings, *, admit: Admit) -> Appl
     return Application(store, settings, admit)
 
 
+def _without_guessing(send: Send) -> Send:
+    """Return `send` with a header that forbids browsers to take an answer for something else than it says it is."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
+        await send(message)
+
+    return sending
+
+
 async def _asked(endpoint: Endpoint, call: Call) -> Response:
     if iscoroutinefunction(endpoint):
         response: Response = await endpoint(call)
@@ -152,6 +164,4 @@ def _segments(path: bytes) -> list[str]:
 
 
 def _unexpected(number: str) -> RefusedError:
-    return RefusedError(
-        500, f"the hub met something it did not expect: whoever runs it finds it as {number} in its log"
-    )
+    return RefusedError(500, f"the hub met what it did not expect: whoever runs it finds it in its log as {number}")

@@ -19,9 +19,8 @@ _PATIENCE = 120.0
 """Seconds that a client may take for one piece."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _HARMLESS = {
-    # A browser that is led here saves the file: it neither shows it nor guesses what it might be.
+    # A browser that is led here saves the file, and does not show it.
     "Content-Type": "application/octet-stream",
-    "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Accept-Ranges": "bytes",
