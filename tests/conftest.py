@@ -1,6 +1,7 @@
 """Shared fixtures: one small base for the whole session, and a cache that is nobody's own."""
 
 import atexit
+import itertools
 import os
 import shutil
 import tempfile
@@ -23,6 +24,13 @@ os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Several test processes share the cores, and small models gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_TESTS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test remember what another saw: hubs of tests share addresses and names of repos."""
+    monkeypatch.setenv("MOEHUB_STATE", str(Path(os.environ["HF_HOME"]) / "state" / str(next(_TESTS))))
 
 
 @pytest.fixture(scope="session")
