@@ -54,14 +54,16 @@ def test_a_signed_expert_arrives(hub: Hub, acme: Publisher, tmp_path: Path, pull
 def test_an_unsigned_expert_of_a_pinned_publisher_is_refused(
     hub: Hub, acme: Publisher, tmp_path: Path, pulled: Path
 ) -> None:
-    """The publisher is named, and the destination does not appear; others' experts arrive as before."""
+    """The publisher is named, and the destination does not appear; with a key for one repo, others arrive as before."""
     push(hub, folder := paper_expert(tmp_path / "law"))
-    push(hub, folder, repo="other/law")
+    push(hub, folder, repo="acme/other")
+    trust(acme, REPO)
+    hub.pull("acme/other", None, tmp_path / "other")
     trust(acme)
-    with pytest.raises(HubError, match=r"(?s)not what acme signed.*there is no expert\.sig.*ask acme"):
-        hub.pull(REPO, None, pulled)
+    for repo, signer in ((REPO, REPO), ("acme/other", "acme")):
+        with pytest.raises(HubError, match=rf"(?s)not what {signer} signed.*there is no expert\.sig.*ask {signer};"):
+            hub.pull(repo, None, pulled)
     assert not pulled.exists()
-    hub.pull("other/law", None, pulled)
 
 
 def test_a_signature_that_was_dropped_is_missed(hub: Hub, acme: Publisher, tmp_path: Path, pulled: Path) -> None:
