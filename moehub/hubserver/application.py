@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from moehub.hubserver import guard, pages
 from moehub.hubserver.access_log import Watched, log
-from moehub.hubserver.api import answers, receiving
+from moehub.hubserver.api import answers, receiving, resolve
 from moehub.hubserver.api.call import Call
 from moehub.hubserver.api.routes import Endpoint, find
 from moehub.hubserver.api.xet import TOKEN_PREFIX
@@ -29,6 +29,10 @@ TOGETHER = 256
 """Requests that are answered at once."""
 _BEARER = "bearer "
 _PAGES_FORMS = (["login"], ["logout"])
+_LARGEST_FORM = 16 << 10
+_READING = ("GET", "HEAD")
+_VISITOR = "moehub.visitor"
+"""Where a request says who sent it, once that is known."""
 
 
 @dataclass
@@ -77,6 +81,10 @@ class Application:
 
     async def _refuse(self, error: RefusedError, request: Request, watched: Watched) -> None:
         response: Response = answers.refusal(error)
+        visitor = request.scope.get(_VISITOR)
+        if visitor is not None and _reads_pages(request):
+            address = guard.address(request, self.settings)
+            response = await run_in_threadpool(pages.refusal, error, request, visitor, self.store, address)
         await response(request.scope, request.receive, watched)
 
     async def _response(self, request: Request, watched: Watched) -> Response:
@@ -90,8 +98,10 @@ class Application:
         guard.check(request, self.settings)
         segments = _segments(request.scope["raw_path"])
         found = None if segments in _PAGES_FORMS else find(request.method, segments)
-        visitor = await run_in_threadpool(self._visitor, request)
+        by_cookie = request.method in _READING and (found is None or found[0] is resolve.resolve)
+        visitor = await run_in_threadpool(self._visitor, request, by_cookie=by_cookie)
         watched.visitor = visitor.name
+        request.scope[_VISITOR] = visitor
         address = guard.address(request, self.settings)
         if found is None:
             return await self._page(request, segments, visitor, address)
@@ -100,19 +110,22 @@ class Application:
         return await _asked(endpoint, call)
 
     async def _page(self, request: Request, segments: list[str], visitor: Visitor, address: str) -> Response:
-        if request.method not in ("GET", "HEAD") and segments not in _PAGES_FORMS:
+        if request.method not in _READING and (segments not in _PAGES_FORMS or request.method != "POST"):
             raise RefusedError(405, f"{request.method} is not what this address takes, expected GET")
-        return await run_in_threadpool(pages.respond, request, segments, visitor, self.store, address)
+        body = await receiving.whole(request, _LARGEST_FORM) if request.method == "POST" else b""
+        return await run_in_threadpool(pages.respond, request, segments, visitor, self.store, address, body=body)
 
-    def _visitor(self, request: Request) -> Visitor:
-        """Return who asks.
+    def _visitor(self, request: Request, *, by_cookie: bool) -> Visitor:
+        """Return who asks; `by_cookie` says whether being logged in with a browser counts.
 
         Raises:
             RefusedError: their token is nobody's.
         """
         header = request.headers.get("authorization")
         if header is None:
-            return EVERYBODY if self.settings.open else STRANGER
+            if self.settings.open:
+                return EVERYBODY
+            return (by_cookie and pages.session.visitor(request, self.store)) or STRANGER
         secret = header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
         if secret.startswith(TOKEN_PREFIX):
             return STRANGER  # an upload through Xet, whose endpoints know what its token is good for
@@ -161,6 +174,11 @@ def _segments(path: bytes) -> list[str]:
         return [unquote_to_bytes(segment).decode() for segment in path.strip(b"/").split(b"/")]
     except UnicodeDecodeError as error:
         raise RefusedError(400, "the path is no text: expected UTF-8") from error
+
+
+def _reads_pages(request: Request) -> bool:
+    """Return whether a browser asks for something to be shown, and not a client for an answer of the API."""
+    return "text/html" in request.headers.get("accept", "") and not request.scope["raw_path"].startswith(b"/api/")
 
 
 def _unexpected(number: str) -> RefusedError:
