@@ -29,6 +29,10 @@ _MOST_FRONT = 1 << 16
 """Characters of front matter that are looked at: reading YAML takes seconds per megabyte."""
 
 
+_LONGEST = 200
+"""Characters of what is shown in lists."""
+
+
 @dataclass(frozen=True)
 class Head:
     """What a list shows of a repo."""
@@ -127,8 +131,8 @@ class Heads:
         return Saying(
             kind,
             base,
-            domain,
-            licence,
+            domain[:_LONGEST] if domain else None,
+            licence[:_LONGEST] if licence else None,
             words,
             json.dumps(card),
             json.dumps(tags),

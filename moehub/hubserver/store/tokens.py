@@ -117,8 +117,24 @@ class Tokens:
 
     def visitor(self, secret: str) -> Visitor | None:
         """Return whose token this is, or None where it is nobody's or its time is over."""
-        row = self.database.reading().execute(f"{_SELECT} where digest = ?", (_digest(secret),)).fetchone()
-        if row is None or (token := _token(row)).expired:
+        return self._used(self._valid("digest", _digest(secret)))
+
+    def id_of(self, secret: str) -> str | None:
+        """Return the id of this token, or None where it is nobody's or its time is over."""
+        token = self._valid("digest", _digest(secret))
+        return token.id if token else None
+
+    def visitor_of(self, id_: str) -> Visitor | None:
+        """Return whose token has this id, or None where it was revoked or its time is over."""
+        return self._used(self._valid("id", id_))
+
+    def _valid(self, column: str, value: str) -> Token | None:
+        row = self.database.reading().execute(f"{_SELECT} where {column} = ?", (value,)).fetchone()
+        token = _token(row) if row else None
+        return token if token and not token.expired else None
+
+    def _used(self, token: Token | None) -> Visitor | None:
+        if token is None:
             return None
         if token.used is None or token.used < written(dt.datetime.now(dt.UTC) - _SELDOM):
             # Who they are does not depend on it: a hub whose disk is full still answers them.
