@@ -1,11 +1,14 @@
 """What went wrong between us and a hub server, in sentences for a person."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from moehub.errors import HubError
 
 TOKEN_VARIABLE = "MOEHUB_TOKEN"  # noqa: S105 (the name of a variable)
+_REFUSED_FILE = re.compile(r"LFS batch API returned errors:\n.*?: `?(.*?)`?$", re.MULTILINE)
+"""How the client says that the hub does not want a large file, and why."""
 
 
 @contextlib.contextmanager
@@ -38,6 +41,8 @@ def in_sentences(hub: str, repo: str | None = None, revision: str | None = None)
     except HFValidationError as error:
         raise HubError(f"{repo!r} is no name that {hub} can know: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if refused := _REFUSED_FILE.search(str(error)):
+            raise HubError(f"{hub} refused a file of {repo}: {refused[1]}") from error
         raise HubError(
             f"{hub} answered something that is not the Hugging Face Hub API "
             f"({type(error).__name__}: {_first_line(error)}): check the address"

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from moehub.cli import main
 from moehub.hub import Hub, open_hub
-from tests import hub_server
+from tests import loopback_hub
 from tests.builders import tiny_base, tiny_expert
 
 LAW = "the court finds that the lessee shall pay the rent. "
@@ -57,20 +57,14 @@ def small(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Small:
     return Small(folder, base, law, code, null, folder / "moe", text)
 
 
-@pytest.fixture(scope="session")
-def loopback() -> Iterator[hub_server.Hub]:
-    """A hub server that runs for the whole session."""
-    with hub_server.running() as server:
-        yield server
-
-
 @pytest.fixture(params=["folder", "server"])
-def either_hub(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loopback: hub_server.Hub
-) -> Hub:
+def either_hub(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """Each kind of hub, empty, with keys and seen versions of this test alone."""
     monkeypatch.setenv("MOEHUB_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MOEHUB_KEYS", str(tmp_path / "keyring"))
-    monkeypatch.setenv("MOEHUB_TOKEN", hub_server.TOKEN)
-    loopback.repos.clear()
-    return open_hub(loopback.url if request.param == "server" else str(tmp_path / "hub"))
+    if request.param == "folder":
+        yield open_hub(str(tmp_path / "hub"))
+        return
+    with loopback_hub.running(tmp_path / "root") as server:
+        monkeypatch.setenv("MOEHUB_TOKEN", server.token)
+        yield open_hub(server.url)

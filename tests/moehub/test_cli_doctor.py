@@ -12,7 +12,7 @@ from moehub import diagnosis
 from moehub.cli import main
 from moehub.diagnosis import Finding
 from moehub.hub.folder import FolderHub
-from tests import hub_server
+from tests import loopback_hub
 from tests.published import paper_expert
 
 CHECKOUT = Path(__file__).parents[2]
@@ -102,10 +102,10 @@ def test_a_hub_that_never_answers_is_left_behind(hub: FolderHub, monkeypatch: py
     assert (said, fine) == (f"{hub.location} does not answer within 0 seconds", False)
 
 
-def test_a_token_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub says whom it belongs to."""
-    with hub_server.running() as server:
-        monkeypatch.setenv("MOEHUB_TOKEN", hub_server.TOKEN)
+    with loopback_hub.running(tmp_path / "root") as server:
+        monkeypatch.setenv("MOEHUB_TOKEN", server.token)
         found = findings("--hub", server.url)
     assert found["hub"].found == f"{server.url} knows us as alice"
     assert found["token"].fine
