@@ -38,6 +38,8 @@ class Draft:
     files: dict[str, Entry] = field(default_factory=dict)
     deleted_files: list[str] = field(default_factory=list)
     deleted_folders: list[str] = field(default_factory=list)
+    waiting: dict[str, bytes] = field(default_factory=dict)
+    """Small files that have come and are not on disk yet."""
     operations: int = 0
 
     def add(self, lines: list[bytes]) -> None:
@@ -55,6 +57,7 @@ class Draft:
             if key not in _OPERATIONS:
                 raise RefusedError(400, f"{key!r:.40} is no operation, expected one of {', '.join(_OPERATIONS)}")
             _OPERATIONS[key](self, operation.object("value"))
+        self._keep()
 
     def commit(self) -> str:
         """Make the commit and return its name.
@@ -83,7 +86,7 @@ class Draft:
         self.parent = value.text("parentCommit", "") or None
 
     def file(self, value: Values) -> None:
-        """Take in a small file."""
+        """Take in a small file; it is kept with the others of its lines."""
         path = self._path(value)
         try:
             content = base64.b64decode(value.text("content"), validate=True)
@@ -93,8 +96,7 @@ class Draft:
             raise RefusedError(
                 413, f"{path!r} has {len(content)} bytes: what has over {LARGEST_REGULAR} goes through LFS"
             )
-        blob = self.call.store.uploads.take_bytes(content, self.repo.number)
-        self.files[path] = trees.regular(content, blob.sha256)
+        self.waiting[path] = content
 
     def large_file(self, value: Values) -> None:
         """Take in a large file that was sent before."""
@@ -106,6 +108,7 @@ class Draft:
             raise RefusedError(
                 422, f"the bytes of {path!r} ({sha256[:12]}) were not uploaded to {self.repo.id}: send them"
             )
+        self.waiting.pop(path, None)
         self.files[path] = trees.large(sha256, size)
 
     def deleted_file(self, value: Values) -> None:
@@ -115,6 +118,13 @@ class Draft:
     def deleted_folder(self, value: Values) -> None:
         """Take in that everything in a folder is to go."""
         self.deleted_folders.append(value.text("path").rstrip("/"))
+
+    def _keep(self) -> None:
+        """Put the small files that have come on disk."""
+        blobs = self.call.store.uploads.take_all(list(self.waiting.values()), self.repo.number)
+        for (path, content), blob in zip(self.waiting.items(), blobs, strict=True):
+            self.files[path] = trees.regular(content, blob.sha256)
+        self.waiting.clear()
 
     def _path(self, value: Values) -> str:
         return trees.check_path(value.text("path"), pickles=self.call.settings.pickles)

@@ -13,7 +13,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,13 +85,22 @@ class Blobs:
 
     def keep(self, incoming: Path, blob: Blob) -> None:
         """Give finished bytes their place; only within a transaction, so that no collection comes in between."""
-        place = self.path(blob.sha256)
-        place.parent.mkdir(exist_ok=True)
-        # Whoever made the folder may have been killed before its name was flushed: it is cheap to do it again.
-        flush(self.folder)
-        incoming.chmod(0o440)
-        incoming.replace(place)
-        flush(place.parent)
+        self.keep_all({blob: incoming})
+
+    def keep_all(self, finished: Mapping[Blob, Path]) -> None:
+        """Give the finished bytes of several blobs their places; only within a transaction, too."""
+        places = {blob: self.path(blob.sha256) for blob in finished}
+        folders = sorted({place.parent for place in places.values()})
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        if folders:
+            # Whoever made one may have been killed before its name was flushed: it is cheap to do it again.
+            flush(self.folder)
+        for blob, incoming in finished.items():
+            incoming.chmod(0o440)
+            incoming.replace(places[blob])
+        for folder in folders:
+            flush(folder)
 
     def intact(self, blob: Blob) -> bool:
         """Return whether the bytes are there, as far as their size tells."""

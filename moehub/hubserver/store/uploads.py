@@ -5,6 +5,10 @@ it to a repo of their own, and read it there. So bytes are taken in even where t
 is the proof.
 """
 
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 from moehub.hubserver.refusals import RefusedError
 from moehub.hubserver.store.blobs import Blob, Blobs, Incoming
 from moehub.hubserver.store.database import Database, now
@@ -30,19 +34,7 @@ class Uploads:
                 f"the upload holds {blob.size} bytes with sha256 {blob.sha256[:12]}, announced were {expected.size} "
                 f"with {expected.sha256[:12]}: send the file again",
             )
-        with self.database.writing() as connection:
-            if connection.execute("select 1 from repo where id = ?", (repo,)).fetchone() is None:
-                raise RefusedError(404, "the repo was deleted during the upload: make it again", "RepoNotFound")
-            if not self._linked(repo, blob):
-                self.require_room(repo, blob.size)
-            known = connection.execute("select 1 from blob where sha256 = ?", (blob.sha256,)).fetchone()
-            if known is None or not self.blobs.intact(blob):
-                self.blobs.keep(incoming.path, blob)
-            connection.execute("insert or ignore into blob values (?, ?)", (blob.sha256, blob.size))
-            connection.execute(
-                "insert into link values (?, ?, ?) on conflict do update set since = excluded.since",
-                (repo, blob.sha256, now()),
-            )
+        self._keep({blob: incoming.path}, repo)
         return blob
 
     def take_bytes(self, content: bytes, repo: int) -> Blob:
@@ -51,9 +43,41 @@ class Uploads:
         Raises:
             RefusedError: the namespace's quota is used up.
         """
-        with self.blobs.receiving() as incoming:
-            incoming.write(content)
-            return self.take(incoming, repo)
+        return self.take_all([content], repo)[0]
+
+    def take_all(self, contents: Sequence[bytes], repo: int) -> list[Blob]:
+        """Make blobs of the bytes of several files in memory: all of them, or none.
+
+        Raises:
+            RefusedError: the namespace's quota is used up.
+        """
+        with contextlib.ExitStack() as stack:
+            finished = []
+            for content in contents:
+                incoming = stack.enter_context(self.blobs.receiving())
+                incoming.write(content)
+                finished.append((incoming.finish(), incoming.path))
+            self._keep(dict(finished), repo)
+        return [blob for blob, _ in finished]
+
+    def _keep(self, finished: Mapping[Blob, Path], repo: int) -> None:
+        """Make blobs of finished bytes, which lie where they came in."""
+        with self.database.writing() as connection:
+            if connection.execute("select 1 from repo where id = ?", (repo,)).fetchone() is None:
+                raise RefusedError(404, "the repo was deleted during the upload: make it again", "RepoNotFound")
+            missing = {}
+            for blob, path in finished.items():
+                if not self._linked(repo, blob):
+                    self.require_room(repo, blob.size)
+                known = connection.execute("select 1 from blob where sha256 = ?", (blob.sha256,)).fetchone()
+                if known is None or not self.blobs.intact(blob):
+                    missing[blob] = path
+                connection.execute("insert or ignore into blob values (?, ?)", (blob.sha256, blob.size))
+                connection.execute(
+                    "insert into link values (?, ?, ?) on conflict do update set since = excluded.since",
+                    (repo, blob.sha256, now()),
+                )
+            self.blobs.keep_all(missing)
 
     def touch(self, repo: int, blob: Blob) -> bool:
         """Begin the time anew in which the repo may commit a blob; return False where it may not."""
