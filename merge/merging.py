@@ -1,6 +1,7 @@
 """The verbs: merge experts into a MoE, add one, remove one, make a MoE again from its lock."""
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,17 +9,18 @@ from pathlib import Path
 
 from moehub import base as bases
 from moehub import config, files
+from moehub.admission.at_hand import AtHand
 from moehub.base import Base
 from moehub.card import CARD_FILE, read_card
-from moehub.console import progress
 from moehub.errors import MergeError, listed
 from moehub.experts.folder import Expert
 from moehub.merge.assemble import EXPERTS_FOLDER, assemble, comparable, reassemble
-from moehub.merge.load import read_moe_config, refuse_foreign
+from moehub.merge.entrance import Entrant, enter, look_again
+from moehub.merge.load import find_base, read_moe_config, refuse_foreign
 from moehub.merge.lock import LOCK_FILE, Lock, read_lock
 from moehub.merge.null import keep_null, make_null
-from moehub.merge.plan import BaseModel, Plan, make_plan
-from moehub.merge.source import Source, resolve
+from moehub.merge.plan import BaseModel, Null, Plan, make_plan
+from moehub.merge.source import Source
 from moehub.router.settings import RouterSettings
 
 
@@ -36,6 +38,8 @@ class Recipe:
     """How the gate is made and acts."""
     embed_base: bool = False
     """Copy the base into the MoE's folder."""
+    canary: Path | None = None
+    """Public text that no expert may make the base much worse on; None: no forward pass is made."""
 
 
 def read_recipe(file: Path) -> Recipe:
@@ -104,18 +108,28 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
         base = bases.find(recipe.base)
         model = BaseModel(base.pin(), base.location, comparable(base.load_config().to_diff_dict()))
-        sources = _resolve_all(recipe.experts, hub, Path(workspace))
+        at_hand = _at_hand(model, recipe.canary, base)
+        entrants = enter(recipe.experts, at_hand, hub=hub, workspace=Path(workspace))
+        sources, _ = _parted(entrants)
         null = None
         if recipe.null is not None:
             null = make_null(recipe.null, base, like=sources, router=recipe.router, hub=hub)
-        plan = make_plan(model, sources, null=null, settings=recipe.router, top_k_was_asked_for=top_k_was_asked_for)
+        sources, refused = _parted(_compared(entrants, at_hand, null, sources))
+        plan = make_plan(
+            model,
+            sources,
+            null=null,
+            settings=recipe.router,
+            refused=refused,
+            top_k_was_asked_for=top_k_was_asked_for,
+        )
         if locked is not None:
             _compare(plan, locked)
         yield Prepared(plan, base, recipe)
 
 
 @contextlib.contextmanager
-def prepare_again(lock_file: Path, *, hub: str | None = None) -> Iterator[Prepared]:
+def prepare_again(lock_file: Path, *, hub: str | None = None, canary: Path | None = None) -> Iterator[Prepared]:
     """Yield the plan for the MoE that a `merge.lock` describes.
 
     Raises:
@@ -129,6 +143,7 @@ def prepare_again(lock_file: Path, *, hub: str | None = None) -> Iterator[Prepar
         null=None if lock.null is None else lock.null.source,
         router=lock.router,
         embed_base=lock.embed_base,
+        canary=canary,
     )
     with prepare(recipe, hub=hub, locked=lock) as prepared:
         yield prepared
@@ -136,9 +151,21 @@ def prepare_again(lock_file: Path, *, hub: str | None = None) -> Iterator[Prepar
 
 @contextlib.contextmanager
 def prepare_change(
-    moe: Path, *, add: Sequence[str] = (), remove: Sequence[str] = (), hub: str | None = None
+    moe: Path,
+    *,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    hub: str | None = None,
+    canary: Path | None = None,
 ) -> Iterator[Change]:
     """Yield the plan for a MoE with experts added or removed; only what is added is read and checked.
+
+    Args:
+        moe: the MoE's folder.
+        add: folders, or `org/name[@revision]` on a hub.
+        remove: names of experts that are in it.
+        hub: a hub's URL or folder; None for the default one.
+        canary: public text that no new expert may make the base much worse on.
 
     Raises:
         MergeError: it is no MoE, or an expert to remove is not in it.
@@ -158,19 +185,34 @@ def prepare_change(
     ]
     model = BaseModel(lock.base, lock.location, moe_config.base_config)
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
-        added = _resolve_all(add, hub, Path(workspace))
+        at_hand = _at_hand(model, canary, find_base(moe_config, moe, None) if canary is not None else None)
         null = keep_null(moe, lock)
-        plan = make_plan(model, added, known=kept, null=null, settings=lock.router)
+        entrants = enter(add, at_hand, hub=hub, workspace=Path(workspace))
+        added, _ = _parted(entrants)
+        added, refused = _parted(_compared(entrants, at_hand, null, [*added, *kept]))
+        plan = make_plan(model, added, known=kept, null=null, settings=lock.router, refused=refused)
         yield Change(plan, moe, tuple(source.expert.name for source in added), lock.embed_base)
 
 
-def _resolve_all(references: Sequence[str], hub: str | None, workspace: Path) -> list[Source]:
-    sources = []
-    with progress("reading experts", len(references)) if references else contextlib.nullcontext() as advance:
-        for number, reference in enumerate(references):
-            sources.append(resolve(reference, hub=hub, workspace=workspace / str(number)))
-            advance(1, sources[-1].expert.name)  # type: ignore[misc]  # there is a bar where there are references
-    return sources
+def _at_hand(model: BaseModel, canary: Path | None, base: Base | None) -> AtHand:
+    """Return what the gate has at hand; the base's weights only where a text is to be read with them."""
+    if canary is not None and not canary.is_file():
+        raise MergeError(f"--canary {canary} is no file: give public text that experts must not make the base worse on")
+    return AtHand(pin=model.pin, base_config=model.config, base=base if canary is not None else None, canary=canary)
+
+
+def _compared(
+    entrants: Sequence[Entrant], at_hand: AtHand, null: Null | None, company: Sequence[Source]
+) -> list[Entrant]:
+    """Return the entrants after the gate's second look, beside the null and those who are or come in."""
+    at_hand = dataclasses.replace(at_hand, null=None if null is None else null.statistics)
+    return [look_again(entrant, at_hand, company) for entrant in entrants]
+
+
+def _parted(entrants: Sequence[Entrant]) -> tuple[list[Source], list[Entrant]]:
+    """Return the experts that the gate admitted, and those at the entrance that it refused."""
+    admitted = [entrant.source for entrant in entrants if entrant.source is not None]
+    return admitted, [entrant for entrant in entrants if entrant.source is None]
 
 
 def _merged_expert(moe: Path, name: str) -> Expert:

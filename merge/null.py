@@ -8,12 +8,13 @@ from pathlib import Path
 from moehub import files
 from moehub.base import Base, tokenizer_digest
 from moehub.card import STATISTICS_FILE
-from moehub.errors import ExpertError, MergeError
+from moehub.errors import MergeError
 from moehub.experts import data, features, tokens
 from moehub.experts.statistics import Statistics, count
+from moehub.merge.entrance import admitted
 from moehub.merge.lock import Lock
 from moehub.merge.plan import Null
-from moehub.merge.source import Source, resolve
+from moehub.merge.source import Source
 from moehub.router.settings import RouterSettings
 
 NULL_FOLDER = "null"
@@ -33,6 +34,7 @@ def make_null(
         hub: where `org/name` is.
 
     Raises:
+        AdmissionError: the admission gate refuses the expert.
         DataError: the text cannot be used.
         MergeError: there is no such file, folder or repo.
     """
@@ -47,7 +49,7 @@ def make_null(
     if reference.partition("@")[0].count("/") != 1:
         raise MergeError(f"--null {reference} does not exist, expected a file of generic text, a folder or org/name")
     with tempfile.TemporaryDirectory() as workspace:
-        source = resolve(reference, hub=hub, workspace=Path(workspace))
+        source = admitted(reference, hub=hub, workspace=Path(workspace))
         return _from_statistics(source.pinned, source.expert.folder / STATISTICS_FILE)
 
 
@@ -80,11 +82,5 @@ def _count(path: Path, base: Base, like: Sequence[Source], router: RouterSetting
 
 
 def _example(like: Sequence[Source]) -> Statistics | None:
-    """Return some expert's statistics to count alike; damaged ones are the plan's to report."""
-    for source in like:
-        try:
-            if source.statistics is not None:
-                return source.statistics
-        except ExpertError:
-            continue
-    return None
+    """Return some expert's statistics to count alike."""
+    return next((source.statistics for source in like if source.statistics is not None), None)

@@ -1,22 +1,18 @@
 """The compatibility plan: may these experts become one MoE, and if not, everything that stands in the way."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moehub.card import BasePin
-from moehub.errors import ExpertError, MergeError, listed
-from moehub.experts.adapter import Adapter, config_faults, read_adapter, read_config
-from moehub.experts.linears import linear_shapes
+from moehub.errors import MergeError, listed
+from moehub.experts.adapter import read_adapter
 from moehub.experts.statistics import Statistics
+from moehub.merge.entrance import Entrant
 from moehub.merge.source import Source
 from moehub.router.method import Contributor, Method, parse
 from moehub.router.settings import RouterSettings
-
-_FORBIDDING = ("-nd", "no-derivatives", "proprietary", "all-rights-reserved")
-"""Marks of licences that forbid adaptations, in SPDX identifiers and as the hubs write them."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +68,31 @@ def make_plan(
     null: Null | None,
     settings: RouterSettings,
     known: Sequence[Source] = (),
+    refused: Sequence[Entrant] = (),
     top_k_was_asked_for: bool = False,
 ) -> Plan:
-    """Return the plan for `sources`, checked, together with `known` experts that were checked before.
+    """Return the plan for `sources` that the gate admitted, together with `known` experts that were checked before.
+
+    What the gate refused is told among the faults, and so that all are told at once, the others are planned anyhow.
 
     Raises:
         RouterError: the router's name is unknown.
     """
     everyone = tuple(sorted([*sources, *known], key=lambda source: source.expert.name))
     methods = parse(settings.method)
-    shapes = linear_shapes(base.config)
-    faults = _name_faults(everyone) + _top_k_faults(len(everyone), null, settings, asked=top_k_was_asked_for)
+    experts = len(everyone) + len(refused)
+    faults = _name_faults(everyone, experts) + _top_k_faults(experts, null, settings, asked=top_k_was_asked_for)
+    faults += [refusal for entrant in refused for refusal in entrant.refusals]
     for source in sorted(sources, key=lambda source: source.expert.name):
-        faults += [f"{source.expert.name}: {fault}" for fault in _faults(source, base, shapes, methods)]
+        lacks = (method.lacks(source.statistics) for method in methods)
+        faults += [f"{source.expert.name}: {lack}" for lack in lacks if lack is not None]
     # Those that were checked before agree with each other: one speaks for all.
     faults += _null_faults(null, base, methods) + _pair_faults([*sources, *known[:1]], null, methods)
     return Plan(base, everyone, null, settings, tuple(faults), tuple(_notes(everyone, null, methods)))
 
 
-def _name_faults(everyone: Sequence[Source]) -> list[str]:
-    if not everyone:
+def _name_faults(everyone: Sequence[Source], experts: int) -> list[str]:
+    if not experts:
         return ["there is no expert: name at least one with --expert"]
     counts = Counter(source.expert.name for source in everyone)
     return [
@@ -109,57 +110,6 @@ def _top_k_faults(experts: int, null: Null | None, settings: RouterSettings, *, 
     return [f"--top-k {settings.top_k} is more than the {counted} there are: choose at most {choices}"]
 
 
-def _faults(
-    source: Source, base: BaseModel, shapes: Mapping[str, tuple[int, int]], methods: Sequence[Method]
-) -> list[str]:
-    faults = _pin_faults(source, base) + config_faults(read_config(source.expert.folder))
-    faults += _licence_faults(source.expert.card.license)
-    for check in (
-        lambda: _statistics_faults(source.statistics, base, methods),
-        lambda: _shape_faults(read_adapter(source.expert), shapes),
-    ):
-        try:
-            faults += check()
-        except ExpertError as error:
-            faults.append(str(error))
-    return faults
-
-
-def _statistics_faults(statistics: Statistics | None, base: BaseModel, methods: Sequence[Method]) -> list[str]:
-    faults = [lack for method in methods if (lack := method.lacks(statistics)) is not None]
-    if statistics is not None and statistics.tokenizer != base.pin.tokenizer:
-        faults.append("its router statistics were counted with another tokenizer than the base's: train it again")
-    return faults
-
-
-def _pin_faults(source: Source, base: BaseModel) -> list[str]:
-    pin = source.expert.card.base
-    if pin.digest != base.pin.digest:
-        trained, expected = f"{pin.reference} ({pin.digest[:12]})", f"{base.pin.reference} ({base.pin.digest[:12]})"
-        return [f"it was trained on the base {trained}, expected {expected}: train it on this base"]
-    if pin.tokenizer != base.pin.tokenizer:
-        return ["it was trained with another tokenizer than the base's: train it with the base's own"]
-    return []
-
-
-def _licence_faults(licence: str) -> list[str]:
-    if any(mark in licence.lower() for mark in _FORBIDDING):
-        return [f"its licence {licence} forbids adaptations such as a merge: ask its publisher, or leave it out"]
-    return []
-
-
-def _shape_faults(adapter: Adapter, shapes: Mapping[str, tuple[int, int]]) -> list[str]:
-    faults = []
-    for linear, (A, B) in adapter.pairs.items():
-        expected = shapes.get(linear)
-        if expected is None:
-            faults.append(f"it targets {linear!r}, which is no linear of the base: train it on this base")
-        elif (B.shape[0], A.shape[1]) != expected:
-            found = f"{B.shape[0]} × {A.shape[1]}"
-            faults.append(f"its update of {linear!r} is {found}, expected {expected[0]} × {expected[1]}: wrong base")
-    return faults
-
-
 def _null_faults(null: Null | None, base: BaseModel, methods: Sequence[Method]) -> list[str]:
     if null is None or any(method.kind == "layer" for method in methods):
         return []
@@ -174,8 +124,7 @@ def _pair_faults(everyone: Sequence[Source], null: Null | None, methods: Sequenc
         return []
     bits = {} if null is None else {"null": null.statistics.pair_bits}
     for source in everyone:
-        with contextlib.suppress(ExpertError):
-            bits |= {} if source.statistics is None else {source.expert.name: source.statistics.pair_bits}
+        bits |= {} if source.statistics is None else {source.expert.name: source.statistics.pair_bits}
     if len(set(bits.values())) <= 1:
         return []
     named = ", ".join(f"{name} 2^{bits[name]}" for name in sorted(bits))

@@ -1,14 +1,17 @@
-"""Where an expert comes from: a folder, or a repo on a hub at one commit."""
+"""Where an expert comes from: a folder, or a repo on a hub at one commit.
+
+What is found is not opened here: the admission gate looks at it first (`moehub.merge.entrance`).
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from moehub.card import CARD_FILE, STATISTICS_FILE
+from moehub.card import STATISTICS_FILE
 from moehub.errors import MergeError
-from moehub.experts.folder import Expert, open_expert
+from moehub.experts.folder import Expert
 from moehub.experts.statistics import Statistics
-from moehub.hub import open_hub
+from moehub.hub import arrival, open_hub, seen
 
 
 @dataclass(frozen=True)
@@ -36,20 +39,40 @@ class Source:
         return self.expert.statistics() if (self.expert.folder / STATISTICS_FILE).is_file() else None
 
 
-def resolve(reference: str, *, hub: str | None, workspace: Path) -> Source:
-    """Return the expert that a folder or `org/name[@rev]` names; what comes from a hub lands below `workspace`.
+@dataclass(frozen=True)
+class Found:
+    """A folder that somebody calls an expert."""
+
+    reference: str
+    """`org/name`, or the folder's absolute path."""
+    folder: Path
+    commit: str | None = None
+    """The hub's commit; None for a folder."""
+    hub: str | None = None
+    """The hub's location; None for a folder."""
+    least_version: int | None = None
+    """The highest version of it that was seen on the hub, where nobody named a revision."""
+
+    @property
+    def repo(self) -> str | None:
+        """`org/name`, where it comes from a hub."""
+        return self.reference if self.commit is not None else None
+
+
+def find(reference: str, *, hub: str | None, workspace: Path) -> Found:
+    """Return what a folder or `org/name[@rev]` names, unopened; what comes from a hub lands below `workspace`.
 
     Raises:
         MergeError: there is neither a folder nor such a repo.
-        ExpertError: what is there is no expert, or not the one its card pins.
         HubError: the hub cannot be reached or refuses.
     """
     folder = Path(reference).expanduser()
-    if (folder / CARD_FILE).is_file() or folder.is_dir():
-        return Source(str(folder.absolute()), None, open_expert(folder.absolute()))
+    if folder.is_dir():
+        return Found(str(folder.absolute()), folder.absolute())
     repo, _, revision = reference.partition("@")
     if repo.count("/") != 1 or repo.startswith((".", "/")):
         raise MergeError(f"there is no folder {reference}: expected an expert's folder, or org/name on a hub")
-    landing = workspace / repo.replace("/", "--")
-    commit = open_hub(hub).pull(repo, revision or None, landing)
-    return Source(repo, commit, open_expert(landing))
+    source, landing = open_hub(hub), workspace / repo.replace("/", "--")
+    commit = source.fetch(repo, revision or None, landing)
+    least = seen.highest(source.location, repo) if (revision or None) in arrival.NEWEST else None
+    return Found(repo, landing, commit, source.location, least)

@@ -22,6 +22,11 @@ README = "README.md"
 SIGNATURE_FILE = "expert.sig"
 EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README, SIGNATURE_FILE})
 """Nothing else travels: no pickles, no code, no training state."""
+LARGEST = {ADAPTER_WEIGHTS: 8 << 30, STATISTICS_FILE: 512 << 20}
+"""Bytes of a file, at most: rank 256 on all linears of a base of 70 billion parameters, in two bytes each; 2^24 pairs
+of tokens that all occur, and features of 4096 dimensions."""
+LARGEST_TEXT = 1 << 20
+"""Bytes of any other file, at most: a card with thousands of contributors."""
 PINNED_FILES = EXPERT_FILES - {CARD_FILE, README, SIGNATURE_FILE}
 """What the card pins where it is there: not itself, not the text made of it, not the signature made over it."""
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -150,6 +155,8 @@ def read_card(folder: Path) -> Card:
             f"{folder} is no expert: it has no {CARD_FILE}. `moehub train-expert` makes one; "
             "an interrupted training goes on with --resume"
         )
+    if path.stat().st_size > LARGEST_TEXT:
+        raise ExpertError(f"{path} has more than {LARGEST_TEXT} bytes, which no card has: pull the expert again")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

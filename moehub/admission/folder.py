@@ -18,7 +18,11 @@ _REMOVE = "remove it and publish the expert again"
 @check(1)
 def missing_file(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """It has a card, an adapter's configuration and its weights."""
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD_FILE):
+    if CARD_FILE not in subject.modes:
+        cure = "`moehub train-expert` makes one, and finishes an interrupted training with --resume"
+        yield Fault(f"it is no expert, because {CARD_FILE} is missing", cure)
+        return
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in subject.modes:
             yield Fault(f"{name} is missing", "publish the expert again, whole")
 

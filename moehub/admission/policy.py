@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 
+from moehub.card import ADAPTER_WEIGHTS, LARGEST, LARGEST_TEXT, STATISTICS_FILE
+
 
 @dataclass(frozen=True)
 class Policy:
     """How much the gate lets through; `docs/admission.md` says how the defaults were calibrated."""
 
-    most_text_bytes: int = 1 << 20
-    """Bytes of a card, a configuration, a README or a signature; thousands of contributors fit."""
-    most_weights_bytes: int = 8 << 30
-    """Bytes of an adapter's weights; rank 256 on all linears of a base of 70 billion parameters, in two bytes each."""
-    most_statistics_bytes: int = 512 << 20
-    """Bytes of router statistics; 2^24 pairs that all occur, and features of 4096 dimensions."""
+    most_text_bytes: int = LARGEST_TEXT
+    """Bytes of a card, a configuration, a README or a signature."""
+    most_weights_bytes: int = LARGEST[ADAPTER_WEIGHTS]
+    """Bytes of an adapter's weights."""
+    most_statistics_bytes: int = LARGEST[STATISTICS_FILE]
+    """Bytes of router statistics."""
     most_rank: int = 256
     """LoRA rank; all experts of a MoE are padded to the largest."""
     most_scale: float = 64.0
@@ -38,8 +40,8 @@ class Policy:
     """How much higher the loss on public text may be with the expert, as a share of the base's."""
     least_domain_gain: float = 0.0
     """How much lower than the base's the loss on text of its domain must be, as a share; it must be lower at all."""
-    most_claim_excess: float = 0.25
-    """How far the gain that a card claims may lie above three times the one measured, both as shares of a loss."""
+    most_claim_excess: float = 0.2
+    """How far the gain that a card claims may lie above twice the one measured, both as shares of a loss."""
     most_tokens_per_trained: float = 100.0
     """Tokens counted for each token trained on: who trains on little of the text still counts all of it."""
     most_evenness: float = 0.95
@@ -50,6 +52,8 @@ class Policy:
     """Mean gate weight that an expert may have on generic text, beside the null alone."""
     most_neutral_chosen: float = 0.95
     """Share of the tokens of generic text for which an expert may be among those that answer."""
+    least_chosen_weight: float = 0.12
+    """Mean gate weight from which on that share counts: counts of a few hundred tokens say little and answer to all."""
     most_behind: float = 1.3
     """Nats per token by which another's counts may explain text of its domain better than its own."""
     most_feature_shift: float = 0.5

@@ -49,6 +49,15 @@ class Verdict:
         """Whether nothing was found against it."""
         return not self.refusals
 
+    def __add__(self, later: "Verdict") -> "Verdict":
+        """Return what this and a later look at the same expert found out together."""
+        return dataclasses.replace(
+            self,
+            refusals=self.refusals + later.refusals,
+            skipped=self.skipped + later.skipped,
+            seconds={**self.seconds, **later.seconds},
+        )
+
     def require(self) -> None:
         """Raise if the expert is not admitted.
 

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 @click.option("--add", multiple=True, help="With --into: an expert to add. Repeat it.")
 @click.option("--remove", multiple=True, help="With --into: the name of an expert to take out. Repeat it.")
 @options.hub
+@click.option(
+    "--canary",
+    type=click.Path(path_type=Path),
+    help="Public text: refuse experts that make the base much worse on it.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and show the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def command(
@@ -50,12 +55,14 @@ def command(
     add: tuple[str, ...],
     remove: tuple[str, ...],
     hub: str | None,
+    canary: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Assemble experts into one MoE, without training anything.
 
-    A plan is shown first, with everything that stands in the way. Adding and removing are exact: a MoE without
+    Every expert passes the admission gate first (`moehub check` says what it looks at). A plan is shown, with
+    everything that stands in the way. Adding and removing are exact: a MoE without
     an expert has the same bytes as one that never had it.
 
     \b
@@ -69,16 +76,17 @@ def command(
 
     _refuse_mixtures(lock=lock, base=base, experts=experts, recipe=recipe, into=into, add=add, remove=remove)
     if into is not None:
-        with merging.prepare_change(into, add=add, remove=remove, hub=hub) as change:
+        with merging.prepare_change(into, add=add, remove=remove, hub=hub, canary=canary) as change:
             _show(change.plan, as_json=as_json)
             _finish(change.plan, change.write, into, dry_run=dry_run)
         return
     if output is None:
         raise click.UsageError("--output is missing: name the folder that the MoE is to be written to")
     if lock is not None:
-        prepared = merging.prepare_again(lock, hub=hub)
+        prepared = merging.prepare_again(lock, hub=hub, canary=canary)
     else:
         asked = _recipe(recipe, base, experts, null, top_k, router, assignments, embed_base)
+        asked = dataclasses.replace(asked, canary=canary or asked.canary)
         top_k_asked = top_k is not None or any(one.startswith("top_k=") for one in assignments)
         prepared = merging.prepare(asked, hub=hub, top_k_was_asked_for=top_k_asked)
     with prepared as ready:

@@ -84,6 +84,16 @@ class Hub(Protocol):
             SigningError: a key is pinned, and cannot be used or nothing to verify with is installed.
         """
 
+    def fetch(self, repo: str, revision: str | None, destination: Path) -> str:
+        """Fetch a commit and believe nothing of it: for the admission gate, which opens the files first.
+
+        Files that are larger than any of their kind are not fetched.
+
+        Raises:
+            HubError: no such repo or revision, it is neither an expert nor a MoE, or a file is not the one that the hub
+                says it is, or too large.
+        """
+
     def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:
         """Return those of these small files that the newest commit of `repo` holds; none where there is no such repo.
 

@@ -8,7 +8,7 @@ from moehub.hub import parcel, seen
 from moehub.signing import signature
 from moehub.signing.keyring import Keyring
 
-_NEWEST = (None, "main")
+NEWEST = (None, "main")
 """Revisions that ask for the newest commit; any other was chosen by name."""
 
 
@@ -24,7 +24,7 @@ def accept(folder: Path, *, hub: str, repo: str, revision: str | None) -> None:
     _check_signature(folder, kind, hub, repo)
     if kind == "expert":
         version = read_card(folder).version
-        if revision in _NEWEST:
+        if revision in NEWEST:
             _check_version(version, hub, repo)
         seen.remember(hub, repo, version)
 

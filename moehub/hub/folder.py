@@ -13,7 +13,7 @@ push and pull at once; of two pushes to one repo, the later one is `main`.
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,29 @@ class FolderHub:
         Raises:
             HubError: no such repo or revision, or a file is not what was published; `destination` stays as it was.
         """
+
+        def accept(folder: Path) -> None:
+            arrival.accept(folder, hub=self.location, repo=repo, revision=revision)
+
+        return self._take(repo, revision, destination, accept)
+
+    def fetch(self, repo: str, revision: str | None, destination: Path) -> str:
+        """Fetch a commit and believe nothing of it: for the admission gate, which opens the files first.
+
+        Raises:
+            HubError: no such repo or revision, it is neither an expert nor a MoE, or a file was changed, or is too
+                large; `destination` stays as it was.
+        """
+        return self._take(repo, revision, destination, lambda _: None)
+
+    def _take(self, repo: str, revision: str | None, destination: Path, accept: Callable[[Path], None]) -> str:
         commit = self._resolve(repo, revision)
         snapshot = self._home(repo) / "commits" / commit
         names = [path.as_posix() for path in files.files_below(snapshot)]
         kind = parcel.kind_of(names, f"{repo} in {self.location}")
+        parcel.check_sizes(
+            kind, {name: (snapshot / name).lstat().st_size for name in names}, f"{repo} in {self.location}"
+        )
         parcel.check_destination(destination)
         with files.new_folder(destination) as building:
             for name in names:
@@ -86,7 +105,7 @@ class FolderHub:
                 raise HubError(
                     f"commit {commit[:12]} of {repo} in {self.location} was changed after publication: {_ASK}"
                 )
-            arrival.accept(building, hub=self.location, repo=repo, revision=revision)
+            accept(building)
         return commit
 
     def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:

@@ -12,7 +12,17 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from moehub import files
-from moehub.card import CARD_FILE, EXPERT_FILES, NAME, README, SIGNATURE_FILE, folder_faults, read_card
+from moehub.card import (
+    CARD_FILE,
+    EXPERT_FILES,
+    LARGEST,
+    LARGEST_TEXT,
+    NAME,
+    README,
+    SIGNATURE_FILE,
+    folder_faults,
+    read_card,
+)
 from moehub.errors import ExpertError, HubError, listed
 from moehub.hub.model_card import with_front_matter
 
@@ -82,6 +92,7 @@ def pack(folder: Path) -> Parcel:
     contents = tuple(name for name in names if name != README)
     if kind == "expert":
         card = read_card(folder)
+        check_sizes(kind, {name: (folder / name).stat().st_size for name in contents}, str(folder))
         return Parcel(folder, kind, card.name, contents, with_front_matter(card, text))
     return Parcel(folder, kind, folder.absolute().name, contents, text or "", _lock_notes(folder))
 
@@ -125,6 +136,22 @@ def travels(kind: Kind, name: str) -> bool:
         case "moe", [file]:
             return _MOE_FILE.fullmatch(file) is not None or file == MOE_SIGNATURE
     return False
+
+
+def check_sizes(kind: Kind, sizes: Mapping[str, int], source: str) -> None:
+    """Refuse an expert with a file that is larger than any of its kind; `source` says whose, in errors.
+
+    Raises:
+        HubError: every such file, listed.
+    """
+    most = {name: LARGEST.get(name, LARGEST_TEXT) for name in sizes} if kind == "expert" else {}
+    faults = [
+        f"{name} has {sizes[name]} bytes, expected at most {limit}: ask its publisher for a smaller one"
+        for name, limit in sorted(most.items())
+        if sizes[name] > limit
+    ]
+    if faults:
+        raise HubError(listed(f"{source} is too large:", faults))
 
 
 def check_destination(path: Path) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,22 @@ class RemoteHub:
         Raises:
             HubError: no such repo or revision, or a file is not what was published; `destination` stays as it was.
         """
+
+        def accept(folder: Path) -> None:
+            arrival.accept(folder, hub=self.location, repo=repo, revision=revision)
+
+        return self._take(repo, revision, destination, accept)
+
+    def fetch(self, repo: str, revision: str | None, destination: Path) -> str:
+        """Fetch a commit and believe nothing of it: for the admission gate, which opens the files first.
+
+        Raises:
+            HubError: no such repo or revision, it is neither an expert nor a MoE, or a file is not the one that the hub
+                says it is, or too large; `destination` stays as it was.
+        """
+        return self._take(repo, revision, destination, lambda _: None)
+
+    def _take(self, repo: str, revision: str | None, destination: Path, accept: Callable[[Path], None]) -> str:
         check_repo(repo)
         parcel.check_destination(destination)
         with in_sentences(self.location, repo, revision), _plain_http(self.location):
@@ -84,10 +100,11 @@ class RemoteHub:
             tree = _tree(api, repo, commit)
         kind = parcel.kind_of(tree, f"{repo} on {self.location}")
         wanted = [file for name, file in tree.items() if parcel.travels(kind, name)]
+        parcel.check_sizes(kind, {file.path: file.size for file in wanted}, f"{repo} on {self.location}")
         with files.new_folder(destination) as building:
             with in_sentences(self.location, repo, revision), _plain_http(self.location):
                 self._download(repo, commit, wanted, building)
-            arrival.accept(building, hub=self.location, repo=repo, revision=revision)
+            accept(building)
         return commit
 
     def peek(self, repo: str, names: Sequence[str]) -> dict[str, bytes]:

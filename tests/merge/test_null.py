@@ -8,10 +8,10 @@ from moehub import base as bases
 from moehub.errors import ExpertError, MergeError
 from moehub.experts.statistics import Statistics, count
 from moehub.hub import open_hub
+from moehub.merge.entrance import admitted
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again
 from moehub.merge.null import keep_null, make_null
-from moehub.merge.source import resolve
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_expert
 from tests.world import GENERIC, LAW, World
@@ -31,7 +31,7 @@ def test_text_and_lines_count_alike(world: World, tmp_path: Path) -> None:
     """Plain text and JSON Lines of the same text make the same null expert, counted as experts are."""
     (tmp_path / "null.txt").write_text(GENERIC, encoding="utf-8")
     (tmp_path / "null.jsonl").write_text(json.dumps({"text": GENERIC}) + "\n", encoding="utf-8")
-    base, like = bases.find(str(world.base)), [resolve(str(world.experts["law"]), hub=None, workspace=tmp_path)]
+    base, like = bases.find(str(world.base)), [admitted(str(world.experts["law"]), hub=None, workspace=tmp_path)]
     plain, lines = (
         make_null(str(tmp_path / name), base, like=like, router=EVIDENCE).statistics
         for name in ("null.txt", "null.jsonl")
@@ -44,7 +44,7 @@ def test_text_and_lines_count_alike(world: World, tmp_path: Path) -> None:
 
 def test_buckets_are_those_of_the_experts(world: World, tmp_path: Path) -> None:
     """The null counts pairs into as many buckets as the experts do, into 2^16 where nobody says."""
-    base, like = bases.find(str(world.base)), [resolve(str(world.experts["law"]), hub=None, workspace=tmp_path)]
+    base, like = bases.find(str(world.base)), [admitted(str(world.experts["law"]), hub=None, workspace=tmp_path)]
     beside = make_null(str(world.null), base, like=like, router=EVIDENCE)
     alone = make_null(str(world.null), base, like=[], router=EVIDENCE)
     assert (beside.statistics.pair_bits, alone.statistics.pair_bits) == (10, 16)
