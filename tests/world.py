@@ -1,6 +1,6 @@
 """A base with three experts of different ranks and targets, and generic text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.builders import tiny_base, tiny_expert
@@ -18,6 +18,8 @@ class World:
     base: Path
     null: Path
     experts: dict[str, Path]
+    texts: dict[str, Path] = field(default_factory=dict)
+    """Expert → text of its domain that it has not seen, where the experts are trained and not random."""
 
     def references(self, *names: str) -> tuple[str, ...]:
         return tuple(str(self.experts[name]) for name in names or self.experts)

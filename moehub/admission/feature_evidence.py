@@ -14,7 +14,6 @@ from moehub.admission.check import Fault, NotAtHandError, check
 from moehub.admission.policy import Policy
 from moehub.admission.sampling import shares_of
 from moehub.admission.subject import Subject
-from moehub.errors import ExpertError
 from moehub.experts.features import MOST_DIMENSIONS, Recipe, project
 from moehub.experts.statistics import FeatureSums
 
@@ -30,14 +29,10 @@ def feature_recipe(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterato
     found = _features(subject)
     if found is None or subject.statistics is None:
         return
-    try:
-        dimensions = Recipe.parse(found.recipe).dimensions
-    except ExpertError as error:
-        what, _, cure = str(error).partition(": ")
-        yield Fault(what, cure)
-        return
-    if dimensions != len(found.sum) or not 1 <= dimensions <= MOST_DIMENSIONS:
-        yield Fault(f"its features have {len(found.sum)} dimensions, its recipe says {dimensions}", _COUNT)
+    dimensions = Recipe.parse(found.recipe).dimensions
+    if not _fits(found):
+        what = f"its features have {len(found.sum)} dimensions and its recipe says {dimensions}"
+        yield Fault(f"{what}, expected the same and at most {MOST_DIMENSIONS}", _COUNT)
     tokens = int(subject.statistics.unigrams.sum())
     if found.count < tokens or (found.count > tokens and not subject.statistics.suppressed_below):
         yield Fault(f"its features are sums over {found.count} tokens, its counts over {tokens}", _COUNT)
@@ -85,7 +80,7 @@ def feature_mean(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[
         NotAtHandError: its base is not at hand with its weights.
     """
     found = _features(subject)
-    if found is None or subject.statistics is None:
+    if found is None or subject.statistics is None or not _fits(found):
         return
     embedding = probe_of(subject, at_hand).model.get_input_embeddings().weight
     moved = shift(subject.statistics.unigrams, found, embedding)
@@ -100,6 +95,11 @@ def feature_mean(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[
 def _features(subject: Subject) -> FeatureSums | None:
     found = None if subject.statistics is None else subject.statistics.features
     return found if found is not None and found.count else None
+
+
+def _fits(sums: FeatureSums) -> bool:
+    """Return whether the recipe is of these dimensions, and of no more than anybody would want to compute."""
+    return Recipe.parse(sums.recipe).dimensions == len(sums.sum) <= MOST_DIMENSIONS
 
 
 def _covariance(sums: FeatureSums) -> Tensor:
@@ -122,7 +122,7 @@ def shift(unigrams: Tensor, sums: FeatureSums, embedding: Tensor) -> float:
         sums: of features of the text in which those were counted.
         embedding: the base's, [V or more, H].
     """
-    used, recipe = unigrams.nonzero().flatten(), Recipe.parse(sums.recipe)
+    used, recipe = unigrams[: len(embedding)].nonzero().flatten(), Recipe.parse(sums.recipe)
     features = project(embedding.detach()[used], recipe).double()
     expected = recipe.scale * (shares_of(unigrams[used])[:, None] * features).sum(0)
     return float((sums.sum.double() / sums.count - expected).norm()) / max(_spread(sums), _TINY) ** 0.5

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from moehub.admission.at_hand import AtHand
-from moehub.admission.check import Fault, check
+from moehub.admission.check import Fault, NotAtHandError, check
 from moehub.admission.policy import Policy
 from moehub.admission.sampling import shares_of
 from moehub.admission.subject import Subject
@@ -28,6 +28,24 @@ def something_counted(subject: Subject, at_hand: AtHand, policy: Policy) -> Iter
     """Its statistics, where it has any, count something: the gate knows nothing of an expert without."""
     if subject.statistics is not None and not int(subject.statistics.unigrams.sum()):
         yield Fault("its router statistics count nothing", "lower suppress_below, or train it on more text")
+
+
+@check(9)
+def counted_vocabulary(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """It counts as many kinds of tokens as everybody with the same tokenizer.
+
+    Raises:
+        NotAtHandError: nobody's counts with that tokenizer are at hand.
+    """
+    found = subject.statistics
+    if found is None:
+        return
+    beside = [*at_hand.others.values(), *([] if at_hand.null is None else [at_hand.null])]
+    usual = {one.vocabulary for one in beside if one.tokenizer == found.tokenizer}
+    if not usual:
+        raise NotAtHandError("nobody's counts with its tokenizer are at hand: give generic text with --null")
+    if found.vocabulary not in usual:
+        yield Fault(f"it counts {found.vocabulary} kinds of tokens, the others {min(usual)}", _COUNT)
 
 
 @check(9)

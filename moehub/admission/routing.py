@@ -29,7 +29,8 @@ def neutral_share(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator
         NotAtHandError: no generic counts of its tokenizer.
     """
     for where, share in neutral_shares(subject, at_hand, policy).items():
-        if share.weight > policy.most_neutral_weight or share.chosen > policy.most_neutral_chosen:
+        everywhere = share.chosen > policy.most_neutral_chosen and share.weight > policy.least_chosen_weight
+        if share.weight > policy.most_neutral_weight or everywhere:
             yield Fault(
                 f"{where} it gets {share.weight:.0%} of the weight and answers {share.chosen:.0%} of the tokens, "
                 f"expected at most {policy.most_neutral_weight:.0%} and {policy.most_neutral_chosen:.0%}",

@@ -40,7 +40,7 @@ def _of_base(folder: Path) -> AtHand:
 
 def registered() -> list[Attack]:
     """Return every attack."""
-    from tests.attacks import headers, manifest, names, publisher, sizes, tensors
+    from tests.attacks import behaviour, features, headers, manifest, names, publisher, routing, sizes, tensors
 
-    modules = (names, sizes, headers, manifest, tensors, publisher)
+    modules = (names, sizes, headers, manifest, tensors, publisher, behaviour, routing, features)
     return [attack for module in modules for attack in module.ATTACKS]
