@@ -73,7 +73,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExpertError(f"{folder / ADAPTER_CONFIG} cannot be read ({error}): pull the expert again") from error
     if not isinstance(config, dict):
         raise ExpertError(f"{folder / ADAPTER_CONFIG} holds no JSON object: pull the expert again")

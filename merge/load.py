@@ -68,7 +68,7 @@ def is_moe(folder: Path) -> bool:
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         return isinstance(values, dict) and values.get("model_type") == MoehubConfig.model_type
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

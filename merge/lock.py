@@ -76,7 +76,7 @@ def read_lock(path: Path) -> Lock:
             config.from_mapping(LockedExpert, one, source=f"{path}: experts") for one in values.get("experts", [])
         )
         return config.from_mapping(Lock, {**values, **parts}, source=str(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError, ConfigError) as error:
         raise MergeError(
             f"{path} is no {LOCK_FILE} that can be used ({error}): merge again from the experts"
         ) from error

@@ -103,7 +103,7 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: PLR0911 (one for each kind of
     if hint is Any:
         return True
     if hint is float:
-        return (isinstance(value, (int, float)) and not isinstance(value, bool)) or _is_float(value)
+        return not isinstance(value, bool) and isinstance(value, (int, float, str)) and _is_float(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is Path:
@@ -123,13 +123,11 @@ def _coerce(value: Any, hint: Any) -> Any:
     return Path(value) if hint is Path else value
 
 
-def _is_float(value: Any) -> bool:
+def _is_float(value: float | str) -> bool:
     # YAML reads 1e-4 as text: it wants 1.0e-4. People write 1e-4.
-    if not isinstance(value, str):
-        return False
     try:
         float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     return True
 

@@ -208,7 +208,7 @@ def _lock_notes(folder: Path) -> tuple[str, ...]:
     try:
         experts = json.loads((folder / MOE_LOCK).read_text(encoding="utf-8"))["experts"]
         local = [entry["name"] for entry in experts if PurePath(entry["source"]).is_absolute()]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise HubError(f"{folder / MOE_LOCK} is damaged ({error!r}): merge again") from error
     if not local:
         return ()
@@ -222,7 +222,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / MOE_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise HubError(f"{path} is damaged ({error}): pull or merge the MoE again") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     experts = config.get("experts") if isinstance(config, dict) else None
