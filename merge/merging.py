@@ -180,9 +180,7 @@ def prepare_change(
                 [f"there is no expert {name!r} to remove, expected {', '.join(sorted(known))}" for name in absent],
             )
         )
-    kept = [
-        Source(one.source, one.commit, _merged_expert(moe, one.name)) for one in lock.experts if one.name not in remove
-    ]
+    kept = [source for source in residents(moe, lock) if source.expert.name not in remove]
     model = BaseModel(lock.base, lock.location, moe_config.base_config)
     with tempfile.TemporaryDirectory(prefix="moehub-merge-") as workspace:
         at_hand = _at_hand(model, canary, find_base(moe_config, moe, None) if canary is not None else None)
@@ -215,10 +213,12 @@ def _parted(entrants: Sequence[Entrant]) -> tuple[list[Source], list[Entrant]]:
     return admitted, [entrant for entrant in entrants if entrant.source is None]
 
 
-def _merged_expert(moe: Path, name: str) -> Expert:
-    """Return an expert of a MoE without checking its files again: only its card is read."""
-    folder = moe / EXPERTS_FOLDER / name
-    return Expert(folder, read_card(folder))
+def residents(moe: Path, lock: Lock) -> list[Source]:
+    """Return the experts of a MoE without checking their files again: only their cards are read."""
+    folders = {one.name: moe / EXPERTS_FOLDER / one.name for one in lock.experts}
+    return [
+        Source(one.source, one.commit, Expert(folders[one.name], read_card(folders[one.name]))) for one in lock.experts
+    ]
 
 
 def _compare(plan: Plan, lock: Lock) -> None:

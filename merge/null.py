@@ -22,13 +22,13 @@ _PAIR_BITS = 16
 
 
 def make_null(
-    reference: str, base: Base, *, like: Sequence[Source], router: RouterSettings, hub: str | None = None
+    reference: str, base: Base | None, *, like: Sequence[Source], router: RouterSettings, hub: str | None = None
 ) -> Null:
     """Return the null expert from a file of generic text, a folder with statistics, or an expert on a hub.
 
     Args:
         reference: the file, folder or `org/name[@rev]`.
-        base: its tokenizer counts the text.
+        base: its tokenizer counts the text; None: only statistics can be given.
         like: experts whose numbers of pair buckets and features the null's must match.
         router: whether feature sums are needed.
         hub: where `org/name` is.
@@ -40,6 +40,10 @@ def make_null(
     """
     path = Path(reference).expanduser()
     if path.is_file():
+        if base is None:
+            raise MergeError(
+                f"--null {reference} is text, which the base's tokenizer counts: name the base with --base"
+            )
         return Null(str(path.absolute()), files.sha256(path), _count(path, base, like, router))
     if path.is_dir():
         for folder in (path, path / NULL_FOLDER):

@@ -20,6 +20,7 @@ COMMANDS = {
     "pull": ("moehub.cli.pull", "Fetch an expert or a MoE from a hub and verify every file."),
     "keys": ("moehub.cli.keys", "Sign what you publish; pin the keys of others."),
     "list": ("moehub.cli.list", "List the experts that a hub offers."),
+    "check": ("moehub.cli.check", "Say what the admission gate finds in an expert."),
     "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
