@@ -52,7 +52,7 @@ def feature_variance(subject: Subject, at_hand: AtHand, policy: Policy) -> Itera
 
 
 @check(9)
-def feature_spread(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+def featurespread(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """Its features vary about as much as the others'.
 
     Raises:
@@ -63,11 +63,11 @@ def feature_spread(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterato
         return
     beside = [*at_hand.others.values(), *([] if at_hand.null is None else [at_hand.null])]
     traces = [
-        _spread(one.features) for one in beside if one.features is not None and one.features.recipe == found.recipe
+        spread(one.features) for one in beside if one.features is not None and one.features.recipe == found.recipe
     ]
     if not traces:
         raise NotAtHandError("no expert with features of the same recipe is at hand: name a MoE with --beside")
-    usual, mine = float(torch.tensor(traces).median()), _spread(found)
+    usual, mine = float(torch.tensor(traces).median()), spread(found)
     if not usual / policy.most_feature_spread <= mine <= usual * policy.most_feature_spread:
         yield Fault(f"the variance of its features is {mine:.4g}, the others' is about {usual:.4g}", _COUNT)
 
@@ -107,7 +107,7 @@ def _covariance(sums: FeatureSums) -> Tensor:
     return sums.gram.double() / sums.count - torch.outer(mean, mean)
 
 
-def _spread(sums: FeatureSums) -> float:
+def spread(sums: FeatureSums) -> float:
     """Return the variance of the features in all directions together."""
     return float(_covariance(sums).diagonal().sum())
 
@@ -125,4 +125,4 @@ def shift(unigrams: Tensor, sums: FeatureSums, embedding: Tensor) -> float:
     used, recipe = unigrams[: len(embedding)].nonzero().flatten(), Recipe.parse(sums.recipe)
     features = project(embedding.detach()[used], recipe).double()
     expected = recipe.scale * (shares_of(unigrams[used])[:, None] * features).sum(0)
-    return float((sums.sum.double() / sums.count - expected).norm()) / max(_spread(sums), _TINY) ** 0.5
+    return float((sums.sum.double() / sums.count - expected).norm()) / max(spread(sums), _TINY) ** 0.5

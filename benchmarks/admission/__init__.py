@@ -1,0 +1,1 @@
+"""What the admission gate lets through, what it refuses, and what it costs."""
