@@ -12,6 +12,8 @@ import yaml
 from moehub.errors import ConfigError, listed
 
 T = TypeVar("T")
+YAML_FAULTS = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML raises about text that is no YAML, and about dates, numbers and nesting that Python cannot hold."""
 
 
 def load(kind: type[T], file: Path | None = None, assignments: Sequence[str] = ()) -> T:
@@ -70,7 +72,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *YAML_FAULTS) as error:
         raise ConfigError(f"cannot read the settings in {file}: {error}") from error
     if values is None:
         return {}
@@ -86,7 +88,7 @@ def _parse(assignment: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {assignment!r} is no setting, expected key=value, as in --set rank=16")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except YAML_FAULTS as error:
         raise ConfigError(f"--set {assignment!r}: the value is no YAML scalar or list: {error}") from error
 
 

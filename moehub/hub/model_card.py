@@ -74,7 +74,8 @@ def with_front_matter(card: Card, readme: str | None) -> str:
     body = readme[found.end() :] if found else readme
     try:
         own = yaml.safe_load(found[1]) if found else {}
-    except yaml.YAMLError:
+        yaml.safe_dump(own)  # what can be read cannot always be written: a number of 5000 digits
+    except config.YAML_FAULTS:
         own = {}
     ours = _expert_matter(card)
     theirs = {key: value for key, value in own.items() if key not in _OURS} if isinstance(own, dict) else {}

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from moehub.card import ADAPTER_CONFIG, CARD_FILE, README
+from moehub.config import YAML_FAULTS
 from moehub.hub import model_card
 from moehub.hub.parcel import MOE_CONFIG, MOE_LOCK
 from moehub.hubserver.candidates import candidates
@@ -25,7 +26,7 @@ from moehub.hubserver.store.tags import domain_in, first, tags_of
 from moehub.hubserver.store.trees import Tree
 from moehub.hubserver.visitor import EVERY_NAMESPACE, Visitor
 
-_MOST_FRONT = 1 << 16
+MOST_FRONT = 1 << 16
 """Characters of front matter that are looked at: reading YAML takes seconds per megabyte."""
 
 
@@ -225,11 +226,11 @@ def kind_of(tree: Mapping[str, Any]) -> str:
 def front_matter(readme: str) -> dict[str, Any]:
     """Return the YAML at the beginning of a README.md; empty where there is none, or none that can be read."""
     found = model_card.FRONT_MATTER.match(readme)
-    if not found or len(found[1]) > _MOST_FRONT:
+    if not found or len(found[1]) > MOST_FRONT:
         return {}
     try:
         values = plain(yaml.load(found[1], _Loader))  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError):
+    except YAML_FAULTS:
         return {}
     return values if isinstance(values, dict) else {}
 
