@@ -61,7 +61,8 @@ def _instrumenting() -> contextlib.AbstractContextManager[object]:
         import atheris
     except ModuleNotFoundError:
         return contextlib.nullcontext()
-    return atheris.instrument_imports(include=["moehub"])
+    watching: contextlib.AbstractContextManager[object] = atheris.instrument_imports(include=["moehub"])
+    return watching
 
 
 def _look(target: "Target", run: "Run", work: Path, seconds: int) -> None:

@@ -84,6 +84,7 @@ def _front_matter() -> Run:
     from moehub.card import parse_card
     from moehub.hub import model_card
     from moehub.hubserver.store import heads
+    from moehub.hubserver.store.tags import tags_of
 
     card = parse_card(_CARD, source="seed")
 
@@ -91,7 +92,7 @@ def _front_matter() -> Run:
         readme = data.decode("utf-8", errors="replace")
         values = heads.front_matter(readme)
         json.dumps(values)
-        heads._tags(values, {}, None)
+        tags_of(values, {}, None)
         model_card.read_summary(values.get("moehub"))
         model_card.with_front_matter(card, readme)
 

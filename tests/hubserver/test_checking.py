@@ -24,7 +24,7 @@ from moehub.hubserver.settings import ServerSettings
 from moehub.hubserver.store import trees
 from moehub.hubserver.store.history import Change
 from moehub.hubserver.store.repos import Repo
-from moehub.hubserver.store.store import Store, open_store
+from moehub.hubserver.store.store import Store
 from moehub.hubserver.visitor import EVERYBODY
 from tests.hubserver import troubled_gate
 from tests.world import World

@@ -72,7 +72,7 @@ def grounded(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Faul
 
 def main() -> None:
     """Answer questions with the checks above."""
-    gate.registered = lambda: (noted, troubled, grounded)  # type: ignore[attr-defined]
+    gate.registered = lambda: (noted, troubled, grounded)  # type: ignore[attr-defined,assignment]
     gate_process._examine = _examine
     gate_process.main()
 
