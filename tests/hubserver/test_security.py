@@ -492,7 +492,7 @@ def test_a_failure_is_told_without_what_is_inside(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    for kind, name in ((Uploads, "take_bytes"), (Repos, "get"), (History, "tree")):
+    for kind, name in ((Uploads, "take_all"), (Repos, "get"), (History, "tree")):
         with monkeypatch.context() as patched:
             patched.setattr(kind, name, fail)
             answer = commit(hub, file("a")) if kind is Uploads else hub.ask("GET", f"/{REPO}/resolve/main/x")
@@ -513,20 +513,20 @@ def test_a_sqlite_failure_names_its_cause(hub: Served, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Uploads, "take_bytes", fail)
+    monkeypatch.setattr(Uploads, "take_all", fail)
     assert refused(commit(hub, file("a")))[0] == 507
 
 
 def test_slow_work_holds_nobody_up(hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing, the gate and the disk are waited for in threads: others are answered meanwhile."""
     create(hub)
-    take = Uploads.take_bytes
+    take = Uploads.take_all
 
-    def slow(self: Uploads, content: bytes, repo: int) -> Any:
+    def slow(self: Uploads, contents: list[bytes], repo: int) -> Any:
         time.sleep(1)
-        return take(self, content, repo)
+        return take(self, contents, repo)
 
-    monkeypatch.setattr(Uploads, "take_bytes", slow)
+    monkeypatch.setattr(Uploads, "take_all", slow)
 
     async def both() -> float:
         writing = asyncio.create_task(asyncio.to_thread(commit, hub, file("a")))
