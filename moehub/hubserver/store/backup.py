@@ -48,24 +48,29 @@ def back_up(store: Store, folder: Path) -> Saved:
     """
     folder = folder.resolve()
     _check(store, folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with alone(store.root), alone(folder), disk_in_sentences():
-        copies = Blobs(folder)
-        _copy_secret(store, folder)  # first: whose copy this will be
-        snapshot = copies.incoming_folder / f"{DATABASE}.snapshot"
-        try:
-            with _opened(snapshot) as taken:
-                store.database.reading().backup(taken)
-                moment = now()  # no commit in the copy is later
-                blobs = [Blob(*row) for row in taken.execute("select sha256, size from blob order by sha256")]
-                repos = taken.execute("select count(*) from repo").fetchone()[0]
-            missing = [blob for blob in blobs if not copies.intact(blob)]
-            linked = _copy(store.blobs, copies, missing)
-            files.write_text(folder / _LAST, f"{moment}\n")
-            _switch(snapshot, folder / DATABASE)
-        finally:
-            for path in copies.incoming_folder.glob(f"{DATABASE}.snapshot*"):
-                path.unlink()
+    with alone(store.root):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(folder), disk_in_sentences():
+            return _back_up(store, folder)
+
+
+def _back_up(store: Store, folder: Path) -> Saved:
+    copies = Blobs(folder)
+    _copy_secret(store, folder)  # first: whose copy this will be
+    snapshot = copies.incoming_folder / f"{DATABASE}.snapshot"
+    try:
+        with _opened(snapshot) as taken:
+            store.database.reading().backup(taken)
+            moment = now()  # no commit in the copy is later
+            blobs = [Blob(*row) for row in taken.execute("select sha256, size from blob order by sha256")]
+            repos = taken.execute("select count(*) from repo").fetchone()[0]
+        missing = [blob for blob in blobs if not copies.intact(blob)]
+        linked = _copy(store.blobs, copies, missing)
+        files.write_text(folder / _LAST, f"{moment}\n")
+        _switch(snapshot, folder / DATABASE)
+    finally:
+        for path in copies.incoming_folder.glob(f"{DATABASE}.snapshot*"):
+            path.unlink()
     return Saved(repos, len(blobs), sum(blob.size for blob in blobs), len(missing), linked)
 
 
