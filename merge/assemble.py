@@ -19,6 +19,7 @@ from moehub import files
 from moehub.base import Base
 from moehub.card import CARD_FILE, EXPERT_FILES, README, STATISTICS_FILE
 from moehub.errors import MergeError
+from moehub.hub.measured import MEASURED_FILE
 from moehub.hub.model_card import render_moe
 from moehub.hub.parcel import MOE_SIGNATURE
 from moehub.merge.configuration import MoehubConfig
@@ -30,8 +31,8 @@ from moehub.router.method import NULL, flatten, parse
 CONFIG_FILE = "config.json"
 ROUTER_FILE = "router.safetensors"
 BASE_FOLDER, EXPERTS_FOLDER = "base", "experts"
-_MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE})
-"""What a change does not take over; the signature would no longer hold."""
+_MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE, MEASURED_FILE})
+"""What a change does not take over; signature and evaluation would no longer hold."""
 _TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

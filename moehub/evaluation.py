@@ -12,11 +12,15 @@ from typing import Any
 import torch
 
 from moehub import base as bases
-from moehub.errors import DataError
+from moehub import files
+from moehub.errors import BaseModelError, ConfigError, DataError
 from moehub.experts import data, tokens
 from moehub.experts.evaluation import evaluate_loss
 from moehub.experts.examples import Example
 from moehub.experts.packing import Row, pack
+from moehub.hub.measured import MEASURED_FILE, Measured, MeasuredText
+from moehub.merge.assemble import CONFIG_FILE
+from moehub.merge.load import is_moe, read_moe_config
 from moehub.models import Opened
 from moehub.router.method import NULL
 
@@ -53,13 +57,13 @@ class TracedToken:
     weight: float
 
 
-def read_rows(files: Sequence[Path], opened: Opened, *, context_length: int | None = None) -> list[Row]:
+def read_rows(paths: Sequence[Path], opened: Opened, *, context_length: int | None = None) -> list[Row]:
     """Return the examples in files as rows for evaluation, one example or window a row.
 
     Raises:
         DataError: the files cannot be used.
     """
-    return rows_of(data.read(files), opened, context_length=context_length)
+    return rows_of(data.read(paths), opened, context_length=context_length)
 
 
 def rows_of(examples: Sequence[Example], opened: Opened, *, context_length: int | None = None) -> list[Row]:
@@ -94,6 +98,47 @@ def routing(opened: Opened, rows: Sequence[Row]) -> dict[str, float]:
         total += trace.double().sum((0, 1)).cpu()
         count += len(row.ids)
     return dict(zip(names, (total / count).tolist(), strict=True))
+
+
+def require_moe(folder: Path) -> Path:
+    """Return `folder` if what a model is worth can be kept there.
+
+    Raises:
+        ConfigError: it is no MoE's folder.
+    """
+    if not is_moe(folder):
+        raise ConfigError(f"--keep with {folder}: expected the folder of a MoE, as `moehub merge` makes one")
+    return folder
+
+
+def is_base_of(reference: str, moe: Path) -> bool:
+    """Return whether `reference` names the base of the MoE in a folder."""
+    try:
+        return bases.find(reference).pin().digest == read_moe_config(moe).base["digest"]
+    except BaseModelError:
+        return False
+
+
+def keep(moe: Path, scores: Mapping[str, Score], of_base: Mapping[str, Score]) -> Path:
+    """Write what the MoE in a folder is worth into that folder, so that it travels with the MoE; return the file.
+
+    Args:
+        moe: the folder.
+        scores: name of a text → the MoE on it.
+        of_base: the same of its base, for the texts that it was measured on.
+
+    Raises:
+        ConfigError: a text has no name that can be shown, or a loss is no number.
+    """
+    texts = {
+        name: MeasuredText(
+            score.loss, score.tokens, dict(score.routing or {}), of_base[name].loss if name in of_base else None
+        )
+        for name, score in scores.items()
+    }
+    kept = Measured(files.sha256(moe / CONFIG_FILE), texts)
+    files.write_text(moe / MEASURED_FILE, kept.to_json())
+    return moe / MEASURED_FILE
 
 
 def traced(opened: Opened, ids: Any) -> list[TracedToken]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moehub.console import progress, results
+from moehub.console import console, progress, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,7 @@ Scores = dict[str, dict[str, "Score"]]
 @click.option("--base", help="Where the base is, if not where the expert or the MoE says.")
 @click.option("--context", type=int, help="Tokens of a window. [default: the model's context, at most 1024]")
 @click.option("--backend", default="auto", show_default=True, help="How a MoE's sparse layers are computed.")
+@click.option("--keep", is_flag=True, help="Write the scores into the MoE's folder: they travel with it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def command(
     model: str,
@@ -34,6 +35,7 @@ def command(
     base: str | None,
     context: int | None,
     backend: str,
+    keep: bool,
     as_json: bool,
 ) -> None:
     """Measure MODEL on texts: loss in nats per token, perplexity, and where a MoE sends the tokens.
@@ -43,10 +45,12 @@ def command(
     \b
     Example:
       moehub eval moe --data law=law.test.jsonl --data code=code.test.jsonl --against base
+      moehub eval moe --data law=law.test.jsonl --against base --keep
     """  # noqa: D301
     from moehub import evaluation, models
 
     texts = _texts(data)
+    moe = evaluation.require_moe(Path(model).expanduser()) if keep else None
     scores: Scores = {}
     with progress("evaluating", len(texts) * (1 + len(against))) as advance:
         for reference in (model, *against):
@@ -60,6 +64,9 @@ def command(
         click.echo(json.dumps(_as_dict(scores), indent=2))
     else:
         _show(scores)
+    if moe is not None:
+        of_base = next((scores[one] for one in against if evaluation.is_base_of(one, moe)), {})
+        console.print(f"kept in {evaluation.keep(moe, scores[model], of_base)}", markup=False, soft_wrap=True)
 
 
 def _texts(data: tuple[str, ...]) -> dict[str, list[Path]]:

@@ -1,9 +1,13 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
+from moehub import files
+from moehub.hub.measured import MEASURED_FILE, MeasuredText, parse_measured
+from moehub.hub.parcel import travels
 from tests.moehub.conftest import CODE, LAW, Run, Small
 
 
@@ -76,3 +80,44 @@ def test_bad_data_gets_one_sentence(
     result = run("eval", small.moe, "--data", data)
     assert result.exit_code == code, result.output
     assert sentence in result.output.replace("\n", " ")
+
+
+def test_scores_are_kept_with_the_moe(small: Small, run: Run, tmp_path: Path) -> None:
+    """With --keep the figures of the MoE and of its base lie in its folder, and travel with it."""
+    moe = tmp_path / "moe"
+    shutil.copytree(small.moe, moe)
+    found = scores(small, run, moe, "--keep", "--against", small.law, "--against", small.base)
+    kept = parse_measured((moe / MEASURED_FILE).read_text(encoding="utf-8"))
+    mix = found[str(moe)]["mix"]
+    assert kept.config == files.sha256(moe / "config.json")
+    assert kept.texts == {
+        "mix": MeasuredText(mix["loss"], mix["tokens"], mix["routing"], found[str(small.base)]["mix"]["loss"])  # type: ignore[arg-type]
+    }
+    assert travels("moe", MEASURED_FILE)
+
+
+def test_what_is_not_its_base_is_not_kept_as_one(small: Small, run: Run, tmp_path: Path) -> None:
+    """The loss of an expert, put beside the MoE, is not taken for the base's."""
+    moe = tmp_path / "moe"
+    shutil.copytree(small.moe, moe)
+    scores(small, run, moe, "--keep", "--against", small.law)
+    assert parse_measured((moe / MEASURED_FILE).read_text(encoding="utf-8")).texts["mix"].base_loss is None
+
+
+def test_a_changed_moe_loses_its_scores(small: Small, run: Run, tmp_path: Path) -> None:
+    """What was measured before an expert left says nothing about the MoE afterwards."""
+    moe = tmp_path / "moe"
+    shutil.copytree(small.moe, moe)
+    scores(small, run, moe, "--keep")
+    name = json.loads((moe / "config.json").read_text(encoding="utf-8"))["experts"][0]["name"]
+    result = run("merge", "--into", moe, "--remove", name)
+    assert result.exit_code == 0, result.output
+    assert not (moe / MEASURED_FILE).exists()
+
+
+def test_only_a_moe_keeps_scores(small: Small, run: Run) -> None:
+    """--keep with anything else than a MoE's folder is refused before anything is measured."""
+    result = run("eval", small.law, "--base", small.base, "--data", f"mix={small.text}", "--keep")
+    assert result.exit_code == 2
+    assert "expected the folder of a MoE" in result.output
+    assert not (small.law / MEASURED_FILE).exists()
