@@ -64,7 +64,14 @@ def refusal(
     """Return the page that says why there is no other."""
     ask = Ask(request, visitor, store, address)
     title = title or _TITLES.get(error.status, "Refused")
-    return page(ask, "refusal.j2", status=error.status, title=title, sentence=str(error))
+    return page(ask, "refusal.j2", status=error.status, title=title, sentence=_as_sentence(str(error)))
+
+
+def _as_sentence(text: str) -> str:
+    """Return a refusal as it stands on a page: errors begin small and end without a full stop."""
+    first = text.partition(" ")[0]
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun if begun.endswith((".", "\n")) else f"{begun}."
 
 
 def _changed(ask: Ask, segments: list[str]) -> Response:
