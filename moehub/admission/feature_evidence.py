@@ -52,7 +52,7 @@ def feature_variance(subject: Subject, at_hand: AtHand, policy: Policy) -> Itera
 
 
 @check(9)
-def featurespread(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+def feature_spread(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
     """Its features vary about as much as the others'.
 
     Raises:

@@ -77,7 +77,7 @@ def rank_limit(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fa
 
 @check(4)
 def scale_limit(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """alpha/r is above 0 and no larger than trainings use: a huge alpha makes a tiny adapter destroy the base."""
+    """Its alpha/r is above 0 and no larger than trainings use: a huge alpha makes a tiny adapter destroy the base."""
     alphas = [subject.config.get("lora_alpha"), *_mapping(subject, "alpha_pattern").values()]
     rank = min((one for one in _ranks(subject) if one > 0), default=1)
     divisor = math.sqrt(rank) if subject.config.get("use_rslora") is True else rank
