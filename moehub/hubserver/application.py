@@ -1,8 +1,10 @@
 """The hub as an ASGI application: who asks for what, and which room answers."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
@@ -161,7 +163,8 @@ async def _asked(endpoint: Endpoint, call: Call) -> Response:
         response: Response = await endpoint(call)
         return response
     body = await receiving.whole(call.request, _LARGEST_BODY)
-    return await run_in_threadpool(endpoint, replace(call, body=body))
+    answer = cast("Callable[[Call], Response]", endpoint)
+    return await run_in_threadpool(answer, replace(call, body=body))
 
 
 def _segments(path: bytes) -> list[str]:

@@ -24,6 +24,8 @@ from moehub.hubserver.store.store import Store, open_store
 LOCK = "serving.lock"
 _GRACE = 10
 """Seconds that requests get to end when the hub is told to stop."""
+_ABANDONED = 24 * 3600.0
+"""Seconds after which what is left of an upload has lost its sender."""
 _IDLE = 30
 """Seconds that a connection may stay without a request."""
 _LARGEST_HEADERS = 64 << 10
@@ -77,6 +79,8 @@ def _server(settings: ServerSettings) -> Iterator[tuple[uvicorn.Server, socket.s
         store = open_store(settings.root, quota=settings.quota, pickles=settings.pickles, create=True)
         stack.enter_context(contextlib.closing(store.database))
         stack.enter_context(_alone(settings.root))
+        for path in store.blobs.abandoned(_ABANDONED):
+            path.unlink(missing_ok=True)
         admit = stack.enter_context(_admitting(store, settings))
         app = application(store, settings, admit=admit)
         config = uvicorn.Config(

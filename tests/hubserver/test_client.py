@@ -32,9 +32,10 @@ def client(hub: Served, monkeypatch: pytest.MonkeyPatch) -> HfApi:
     return HfApi(hub.url, token=hub.ada)
 
 
-def place(client: HfApi) -> dict[str, str]:
-    """Where a download of the client's comes from."""
-    return {"endpoint": client.endpoint, "token": str(client.token)}
+def download(client: HfApi, repo: str, path: str, cache: Path, revision: str | None = None) -> Path:
+    """Download a file with the client."""
+    token = str(client.token)
+    return Path(hf_hub_download(repo, path, revision=revision, endpoint=client.endpoint, token=token, cache_dir=cache))
 
 
 def hf(hub: Served, home: Path, *arguments: object, token: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,7 +50,7 @@ def hf(hub: Served, home: Path, *arguments: object, token: str | None = None) ->
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "HF_HUB_DISABLE_XET": "1",
     }
-    command = [HF, *map(str, arguments)]
+    command = [str(HF), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -64,8 +65,7 @@ def test_a_repo_of_more_than_a_thousand_files(client: HfApi, tmp_path: Path) -> 
     assert sorted(item.path for item in tree if "." in item.path[1:]) == sorted(names)
     assert len(tree) == 1100 + 7 + 1
     assert len(client.list_repo_files("acme/many")) == 1101
-    path = hf_hub_download("acme/many", names[1099], revision=commit.oid, cache_dir=tmp_path, **place(client))
-    assert Path(path).read_text() == names[1099]
+    assert download(client, "acme/many", names[1099], tmp_path, commit.oid).read_text() == names[1099]
 
 
 def test_more_repos_than_fit_into_a_page(client: HfApi, hub: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_branches_with_slashes(client: HfApi, tmp_path: Path) -> None:
     assert Path(found).read_bytes() == b"content"
     assert Path(found).parent.parent.name == made.oid
     with pytest.raises(EntryNotFoundError):
-        hf_hub_download("acme/law", "sub dir/ü.txt", cache_dir=tmp_path, **place(client))
+        download(client, "acme/law", "sub dir/ü.txt", tmp_path)
 
 
 def test_a_refusal_is_shown_as_the_hub_said_it(client: HfApi) -> None:
@@ -157,8 +157,8 @@ def test_moehubs_own_road(ours: str, world: World, tmp_path: Path) -> None:
     listed = json.loads(moehub("list", "--hub", ours, "--json"))
     assert [each["repo"] for each in listed] == ["acme/code", "acme/law"]
     moehub("pull", "acme/law", tmp_path / "law", "--hub", ours)
-    for name in files.files_below(world.experts["law"]):
-        assert (tmp_path / "law" / name).read_bytes() == (world.experts["law"] / name).read_bytes()
+    for path in files.files_below(world.experts["law"]):
+        assert (tmp_path / "law" / path).read_bytes() == (world.experts["law"] / path).read_bytes()
     experts = ("--expert", "acme/law", "--expert", "acme/code")
     moehub(
         "merge",

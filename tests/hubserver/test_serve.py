@@ -187,6 +187,17 @@ def test_two_servers_over_one_folder_are_refused(tmp_path: Path) -> None:
         assert url.startswith("http://127.0.0.1:")
 
 
+def test_what_uploads_left_behind_goes_after_a_day(tmp_path: Path) -> None:
+    """Parts that came lately stay: their sender may come back after the hub does."""
+    open_store(tmp_path / "hub", create=True).database.close()
+    incoming = tmp_path / "hub" / "incoming"
+    for name, hours in (("part-1-ab-5-1", 25), ("part-1-ab-5-2", 1)):
+        (incoming / name).write_bytes(b"x")
+        os.utime(incoming / name, (time.time() - hours * 3600,) * 2)
+    with serve.running(ServerSettings(tmp_path / "hub", port=0, gate=False)):
+        assert [path.name for path in incoming.iterdir()] == ["part-1-ab-5-2"]
+
+
 def test_a_port_that_is_taken_is_told_in_a_sentence(tmp_path: Path) -> None:
     """And no folder is made."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
