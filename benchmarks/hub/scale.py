@@ -101,12 +101,16 @@ def _name(number: int) -> str:
     return f"author-{number % _AUTHORS}/{_DOMAINS[number % len(_DOMAINS)]}-{number}"
 
 
+def _last(number: int) -> str:
+    return _name(number).partition("/")[2]
+
+
 def _card(number: int) -> Card:
-    base = f"bases/base-{number % _BASES}"
+    base = number // len(_DOMAINS) % _BASES  # every domain on every base
     card = Card(
-        name=_name(number).partition("/")[2],
+        name=_last(number),
         domain=_DOMAINS[number % len(_DOMAINS)],
-        base=BasePin(base, f"{number % _BASES:064x}", "0" * 64, None),
+        base=BasePin(f"bases/base-{base}", f"{base:064x}", "0" * 64, None),
         rank=8,
         alpha=16,
         targets=("q_proj", "v_proj"),
@@ -129,15 +133,13 @@ def _asks(experts: int) -> dict[str, Ask]:
             f"/api/models?filter=base_model:adapter:bases/base-{chance.randrange(_BASES)}"
             f"&filter=domain:{chance.choice(_DOMAINS)}&full=True&cardData=True&limit=100"
         ),
-        "API: search for one repo": lambda chance: (
-            f"/api/models?search={chance.choice(_DOMAINS)}-{_some(chance, experts)}"
-        ),
+        "API: search for one repo": lambda chance: f"/api/models?search={_last(_some(chance, experts))}",
         "API: search for nothing that is there": lambda chance: f"/api/models?search=missing{chance.random()}",
         "API: of one author, 100": lambda chance: f"/api/models?author=author-{chance.randrange(_AUTHORS)}&limit=100",
         "API: one repo": lambda chance: f"/api/models/{_name(_some(chance, experts))}",
         "page: newest": lambda _: "/",
         "page: experts of a base": lambda chance: f"/?base=bases/base-{chance.randrange(_BASES)}",
-        "page: search": lambda chance: f"/?search={chance.choice(_DOMAINS)}+{_some(chance, experts)}",
+        "page: search": lambda chance: f"/?search={_last(_some(chance, experts))}",
         "page: one expert": lambda chance: f"/{_name(_some(chance, experts))}",
         "page: one author": lambda chance: f"/author-{chance.randrange(_AUTHORS)}",
     }

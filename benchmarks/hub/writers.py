@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results.print(shown)
     if options.write:
         how = (
-            f"`python -m benchmarks.hub writers --write`: {options.repeats} turns of a kind, each on a repo of its own; "
+            f"`python -m benchmarks.hub writers --write`: {options.repeats} turns of a kind, each with its own repo; "
             "counts are of all turns, seconds medians over turns."
         )
         keep("The hub: many writers", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}")

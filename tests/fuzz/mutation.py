@@ -68,7 +68,7 @@ def _changed(value: Any, chance: random.Random, words: Sequence[str]) -> Any:
 
 def _replaced(value: Any, chance: random.Random, words: Sequence[str]) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and chance.random() < 0.6:
-        return chance.choice([value + 1, value - 1, -value, value * 2, value * 1000, float(value), str(value)])
+        return chance.choice([value + 1, value - 1, -value, value * 2, value * 1000, 0.5 * min(abs(value), 1e300), "1"])
     if isinstance(value, str) and chance.random() < 0.4:
         at = chance.randint(0, len(value))
         return value[:at] + chance.choice(["/", "..", "\0", "é", "\U0001f600", "\\", "*", "(", "a+" * 20]) + value[at:]

@@ -1,7 +1,9 @@
-"""The target that sends requests to a hub: path, query, headers and body are the stranger's.
+"""Targets that ask a hub: in `request` the request is the stranger's, in `stored` what the hub shows.
 
-An input is a request as one would write it down: `METHOD /path?query`, lines of headers, an empty line, the body. The
-hub is open, so that whatever is asked for is tried; it begins anew from time to time.
+An input of `request` is one as it would be written down: `METHOD /path?query`, lines of headers, an empty line, the
+body; COMMIT stands for the newest commit of the repo that is there. The hub is open, so that whatever is asked for is
+tried, and begins anew from time to time. An input of `stored` is one file of an expert or a MoE, its first byte says
+which, and the hub is asked for what shows it.
 """
 
 import asyncio
@@ -11,11 +13,14 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from moehub.hub.measured import MeasuredText
+from moehub.hubserver.visitor import EVERYBODY
 from tests.fuzz.target import Run, Target, workplace
 
 _ANEW = 200
 """Requests after which the hub is an empty one again."""
-_BROKEN = 500
+_FINE, _BROKEN = 200, 500
+_MEASURED = MeasuredText(2.5, 100, {"law": 0.75, "null": 0.25}, 3.0)
 _HOST = (b"host", b"127.0.0.1")
 
 
@@ -41,6 +46,7 @@ class _Hub:
     def __init__(self) -> None:
         self.place = workplace()
         self.answered = 0
+        self.application = self._anew()
 
     def _anew(self) -> Any:
         from moehub.hubserver.application import application
@@ -48,22 +54,22 @@ class _Hub:
         from moehub.hubserver.store import trees
         from moehub.hubserver.store.history import Change
         from moehub.hubserver.store.store import open_store
-        from moehub.hubserver.visitor import EVERYBODY
 
         shutil.rmtree(self.place, ignore_errors=True)
         store = open_store(self.place / "hub", quota=1 << 20, create=True)
         repo = store.repos.create("a/b", EVERYBODY)
         blob = store.uploads.take_bytes(b"hello", repo.number)
         change = Change({"x.txt": trees.regular(b"hello", blob.sha256), "d/y": trees.large(blob.sha256, blob.size)})
-        store.history.commit(repo, "main", change, title="First", author="a")
+        self.store, self.repo = store, repo
+        self.commit = store.history.commit(repo, "main", change, title="First", author="a")
         return application(store, ServerSettings(self.place / "hub", open=True), admit=lambda *_: None)
 
     async def answer(self, data: bytes) -> int:
         """Return the status of the answer to a request; 0 where there was none."""
+        self.answered += 1
         if self.answered % _ANEW == 0:
             self.application = self._anew()
-        self.answered += 1
-        scope, body = _parsed(data)
+        scope, body = _parsed(data.replace(b"COMMIT", self.commit.encode()))
         messages = [{"type": "http.request", "body": body, "more_body": False}]
         statuses: list[int] = []
 
@@ -80,6 +86,39 @@ class _Hub:
         async with asyncio.timeout(10):
             await self.application(scope, receive, send)
         return statuses[0] if statuses else 0
+
+
+def _stored() -> Run:
+    from moehub.hubserver.refusals import RefusedError
+    from tests.hubserver.pushes import push
+    from tests.hubserver.showcase import card_of, expert_files, moe_files
+
+    loop, hub = asyncio.new_event_loop(), _Hub()
+    expert = expert_files(card_of("law"))
+    whole = {"expert": expert, "moe": moe_files({"law": expert}, {"law": "a/law"}, {"law": _MEASURED})}
+    places = [(kind, name) for kind, files in whole.items() for name in sorted(files)]
+
+    def run(data: bytes) -> None:
+        kind, name = places[data[0] % len(places)] if data else places[0]
+        hub.store.repos.delete(hub.repo)
+        with contextlib.suppress(RefusedError):
+            push(hub.store, "a/b", {**whole[kind], name: data[1:]})
+        hub.repo = hub.store.repos.get("a/b", EVERYBODY)
+        for address in (b"/", b"/a/b", b"/a/b/tree/main", b"/api/models/a/b", b"/api/models?full=1"):
+            status = loop.run_until_complete(hub.answer(b"GET " + address))
+            if status != _FINE:
+                raise BrokenError(f"{name} of {data[1:]!r:.500} makes {address!r} answer {status}")
+
+    return run
+
+
+def _files() -> Mapping[str, bytes]:
+    from tests.hubserver.showcase import card_of, expert_files, moe_files
+
+    expert = expert_files(card_of("law"))
+    moe = moe_files({"law": expert}, {"law": "a/law"}, {"law": _MEASURED})
+    contents = [files[name] for files in (expert, moe) for name in sorted(files)]
+    return {f"seed-{number}": bytes([number]) + content for number, content in enumerate(contents)}
 
 
 def _parsed(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -138,6 +177,7 @@ _PLAIN = (
     "GET /api/models/a/b/commits/main?p=0&limit=5",
     'GET /a/b/resolve/main/x.txt\nrange: bytes=1-3\nif-none-match: W/"x"',
     "HEAD /a/b/resolve/main/d/y",
+    'GET /a/b/resolve/COMMIT/x.txt\nrange: bytes=1-3\nif-range: "x"',
     "PUT /api/uploads/a/b/" + "0" * 64 + "?number=1&size=5&piece=whole&expires=99999999999&signature=ab\n\nhello",
     "POST /api/models/a/b/paths-info/main\ncontent-type: application/x-www-form-urlencoded\n\npaths=x.txt&expand=true",
     "GET /api/models/a/b/xet-write-token/main",
@@ -163,4 +203,5 @@ TARGETS = (
         _seeds,
         ("%2F", "%2e%2e", "..", "%00", "%ff", "bytes=", "refs/heads/", "\n\n", '{"key": "file", "value": {', "1e999"),
     ),
+    Target("stored", _stored, _files, ("---\n", "<script>", "](javascript:", "&#", "| a |\n|---|\n", "![")),
 )
