@@ -326,6 +326,8 @@ def test_an_epoch_ends_and_takes_its_xorbs_with_it(store: Store, repo: Repo, mon
 @pytest.mark.parametrize("epoch", ["", "..", "../blobs", "1", "40512-1f6a2b8e/acme", "40512-1F6A2B8E"])
 def test_an_epoch_leads_nowhere_else(store: Store, repo: Repo, epoch: str) -> None:
     """It is part of an address that anybody can change."""
+    (store.root / "xorbs" / store.xorbs.epoch() / "acme").mkdir()
+    (store.root / "xorbs" / "1").mkdir()
     with pytest.raises(RefusedError, match="time for this upload is over"):
         store.xorbs.place(epoch, repo)
 
