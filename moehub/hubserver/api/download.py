@@ -75,7 +75,7 @@ class Download(Response):
         first, beyond = 0, self.size
         chosen = _RANGE.fullmatch(asked.get("range", "").strip())
         if chosen and any(chosen.groups()) and asked.get("if-range", etag).strip() == etag:
-            first, beyond = _between(*chosen.groups(), self.size)
+            first, beyond = _between(chosen[1], chosen[2], self.size)
             if first >= beyond:
                 self.status_code = 416
                 self.headers["content-range"] = f"bytes */{self.size}"
