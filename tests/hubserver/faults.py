@@ -21,6 +21,7 @@ NEVER = 0
 ON_FIRST_PATH = {76: "truncate", 82: "rename", 83: "mkdir", 84: "rmdir", 86: "link", 87: "unlink", 90: "chmod"}
 ON_SECOND_PATH = {258: "mkdir", 263: "unlink", 264: "rename", 265: "link", 268: "chmod", 316: "rename"}
 ON_FILE = {1: "write", 18: "write", 20: "write", 40: "write", 326: "write", 74: "fsync", 75: "fsync", 77: "truncate"}
+ON_SOCKET = {44: "send", 46: "send"}
 OPEN = 257
 CREATES = os.O_CREAT | os.O_TRUNC
 _TRACEME, _PEEKUSER, _SYSCALL, _SETOPTIONS = 0, 3, 24, 0x4200
@@ -49,14 +50,21 @@ def possible() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-def run(action: Callable[[], object], watched: Sequence[Path], *, die_at: int = NEVER) -> Ended:
-    """Run `action` in a child that is killed just before its `die_at`-th step below a watched folder."""
+def run(action: Callable[[], object], watched: Sequence[Path], *, die_at: int = NEVER, sends: bool = False) -> Ended:
+    """Run `action` in a child that is killed just before its `die_at`-th step.
+
+    Args:
+        action: what it does.
+        watched: folders below which something is a step.
+        die_at: which step; 0 for none.
+        sends: whether sending something is a step, too.
+    """
     child = os.fork()
     if not child:
         _be_traced(action)
     os.waitpid(child, 0)  # it has stopped itself
     _libc.ptrace(_SETOPTIONS, child, 0, _OPTIONS)
-    return _Tracer(child, tuple(map(str, watched)), die_at).follow()
+    return _Tracer(child, tuple(map(str, watched)), die_at, sends).follow()
 
 
 def _be_traced(action: Callable[[], object]) -> None:
@@ -75,8 +83,8 @@ def _be_traced(action: Callable[[], object]) -> None:
 
 
 class _Tracer:
-    def __init__(self, child: int, watched: tuple[str, ...], die_at: int) -> None:
-        self.child, self.watched, self.die_at = child, watched, die_at
+    def __init__(self, child: int, watched: tuple[str, ...], die_at: int, sends: bool) -> None:
+        self.child, self.watched, self.die_at, self.sends = child, watched, die_at, sends
         self.steps: list[str] = []
         self.inside: set[int] = set()  # threads within a system call
 
@@ -110,6 +118,8 @@ class _Tracer:
     def _step(self, thread: int) -> str | None:
         """Return what a thread is about to do to a watched folder, or None."""
         call = self._register(thread, _CALL)
+        if call in ON_SOCKET:
+            return ON_SOCKET[call] if self.sends else None
         if call in ON_FILE:
             what, place = ON_FILE[call], self._file(thread)
         elif call in ON_FIRST_PATH:

@@ -1,6 +1,6 @@
 """Do something to a hub again and again, each time in a child that is killed one step later; print what was left.
 
-python -m tests.hubserver.killed SCENARIO WORKSPACE
+python -m tests.hubserver.killed SCENARIO WORKSPACE EVERY      EVERY: of how many steps one is tried
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,12 +72,12 @@ def first_backup(place: Path) -> None:
     second(place)
 
 
-def published(root: Path) -> object:
-    """Return repos, the files that their `main` holds, and what lists say."""
+def published(root: Path) -> dict[str, Any] | None:
+    """Return repos, the files that their `main` holds, and what lists say; None where there is no hub."""
     if not (root / DATABASE).is_file():
         return None
     store = open_store(root)
-    found = {}
+    found: dict[str, Any] = {}
     for row in store.database.reading().execute("select folded from repo order by 1").fetchall():
         repo = store.repos.get(row["folded"], EVERYBODY)
         head = store.heads.get(repo)
@@ -169,8 +170,8 @@ def apart(action: Callable[[Path], Any], place: Path) -> Any:
     return json.loads(said)
 
 
-def main(scenario: Scenario, workspace: Path) -> None:
-    """Print before and after, and (step, exit status, faults, state, faults, state, litter) for each step."""
+def main(scenario: Scenario, workspace: Path, every: int) -> None:
+    """Print before and after, and (step, faults, state, faults, state, litter) for each step."""
 
     def judge(place: Path) -> list[object]:
         left = [sick(place), scenario.look(place)]
@@ -185,15 +186,15 @@ def main(scenario: Scenario, workspace: Path) -> None:
     apart(scenario.act, place)
     after = apart(scenario.look, place)
     outcomes: list[object] = []
-    while True:
+    for step in range(1, 10_000, every):
         shutil.rmtree(place)
         shutil.copytree(template, place)
-        ended = faults.run(lambda: scenario.act(place), [place], die_at=len(outcomes) + 1)
-        if ended.code == 0:
+        ended = faults.run(lambda: scenario.act(place), [place], die_at=step)
+        if ended.code != -signal.SIGKILL:
             break
-        outcomes.append([ended.steps[-1].replace(str(place), ""), ended.code, *apart(judge, place)])
-    print(json.dumps({"before": before, "after": after, "outcomes": outcomes}))  # noqa: T201
+        outcomes.append([ended.steps[-1].replace(str(place), ""), *apart(judge, place)])
+    print(json.dumps({"before": before, "after": after, "code": ended.code, "outcomes": outcomes}))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(SCENARIOS[sys.argv[1]], Path(sys.argv[2]))
+    main(SCENARIOS[sys.argv[1]], Path(sys.argv[2]), int(sys.argv[3]))
