@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 300
 CLIENTS := 0.36 1.19 2.4
 ENVIRONMENTS := $(VENV)/clients
 
-.PHONY: demo test nightly clients fuzz lint types check-format format clean
+.PHONY: demo test nightly clients fuzz stories lint types check-format format clean
 
 demo: $(VENV)/linked-$(MODULES)
 	$(BIN)/moehub demo --output $(DEMO_OUTPUT)
@@ -24,7 +24,7 @@ test: lint types $(VENV)/linked-$(MODULES)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What takes too long for every change.
-nightly: clients fuzz
+nightly: clients fuzz stories
 
 clients: $(VENV)/linked-$(MODULES) $(CLIENTS:%=$(ENVIRONMENTS)/%/ready)
 	MOEHUB_CLIENTS=$(ENVIRONMENTS) $(BIN)/python -m pytest -rA tests/hubserver/matrix
@@ -33,6 +33,9 @@ $(ENVIRONMENTS)/%/ready:
 	$(PYTHON) -m venv $(ENVIRONMENTS)/$*
 	$(ENVIRONMENTS)/$*/bin/pip install -qq 'huggingface_hub~=$*.0' 'hf_xet>=1.8,<1.9'
 	touch $@
+
+stories: $(VENV)/linked-$(MODULES)
+	MOEHUB_NIGHTLY=1 $(BIN)/python -m pytest tests/hubserver/test_model.py tests/hubserver/test_killed.py
 
 fuzz: $(VENV)/linked-$(MODULES)
 	$(BIN)/pip install -qq --constraint constraints.txt atheris
