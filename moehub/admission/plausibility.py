@@ -1,12 +1,13 @@
 """Step 9: whether the counts can be those of a text, and of the text that the card says it was trained on.
 
-Suppressing counts below s took away at most s − 1 for each token or bucket that is zero now, once for each contributor.
+Suppressing counts below s took away at most s − 1 from each; of one contributor's only from those that are zero now.
 """
 
 import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from moehub.admission.at_hand import AtHand
 from moehub.admission.check import Fault, NotAtHandError, check
@@ -70,7 +71,9 @@ def pair_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fa
     if found is None:
         return
     tokens, pairs = int(found.unigrams.sum()), int(found.pairs.sum())
-    lost_tokens, lost_pairs = (_lost(found, counts, subject.card) for counts in (found.unigrams, found.pairs))
+    lost_tokens, lost_pairs = (
+        int(_lost(found, counts, subject.card).sum()) for counts in (found.unigrams, found.pairs)
+    )
     documents = sum(stage.examples for stage in subject.card.stages)
     if pairs > tokens + lost_tokens:
         yield Fault(f"it counts {pairs} pairs of neighbouring tokens in a text of {tokens} tokens", _COUNT)
@@ -85,7 +88,7 @@ def pair_peaks(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fa
     if found is None:
         return
     counts, places = found.pairs.topk(min(_PEAKS, len(found.pairs)))
-    most = found.unigrams + (found.unigrams == 0) * _lost_each(found, subject.card)
+    most = found.unigrams + _lost(found, found.unigrams, subject.card)
     for count, place in zip(counts.tolist(), places.tolist(), strict=True):
         allowed = _most_pairs(most, place, len(found.pairs))
         if count > allowed:
@@ -123,22 +126,19 @@ def even_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[F
         )
 
 
-def evenness(counts: torch.Tensor) -> float:
+def evenness(counts: Tensor) -> float:
     """Return the entropy of counts over that of as many that are all the same, 0 to 1."""
     shares = shares_of(counts[counts > 0])
     return float(-(shares * shares.log()).sum()) / math.log(len(shares)) if len(shares) > 1 else 0.0
 
 
-def _lost_each(statistics: Statistics, card: Card) -> int:
-    """Return the most that suppression took from one count that is zero now."""
-    return max(statistics.suppressed_below - 1, 0) * (card.federation.nodes if card.federation else 1)
+def _lost(statistics: Statistics, counts: Tensor, card: Card) -> Tensor:
+    """Return the most that suppression took from each count: one contributor's own only where nothing is left."""
+    contributors = card.federation.nodes if card.federation else 1
+    return max(statistics.suppressed_below - 1, 0) * (contributors - (counts > 0).long())
 
 
-def _lost(statistics: Statistics, counts: torch.Tensor, card: Card) -> int:
-    return _lost_each(statistics, card) * int((counts == 0).sum())
-
-
-def _most_pairs(most: torch.Tensor, place: int, buckets: int) -> int:
+def _most_pairs(most: Tensor, place: int, buckets: int) -> int:
     """Return how often the pairs of one bucket can occur together, given how often each token can."""
     every = torch.arange(len(most))
     # Whatever the first token is, the second is one of those that differ by a multiple of the buckets.

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
 
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from moehub.experts.statistics import Statistics
 from moehub.router.method import NULL
 
 _COUNT = "count the statistics of its own domain's text alone, and more of it"
+_COMPANY = 16
+"""Others that it stands beside, at most."""
 _ROWS = 8
 """Texts that the generic tokens are drawn as."""
 
@@ -66,7 +70,9 @@ def neutral_shares(subject: Subject, at_hand: AtHand, policy: Policy) -> dict[st
     mine = subject.statistics
     if mine is None:
         return {}
-    company = _alike(mine, {NULL: _null(mine, at_hand)} | _others(mine, at_hand))
+    # More company only takes shares away: some is enough, and a hub may have thousands.
+    beside = dict(islice(sorted(_others(mine, at_hand).items()), _COMPANY))
+    company = _alike(mine, {NULL: _null(mine, at_hand)} | beside)
     mine, null = company.pop(SUBJECT), company.pop(NULL)
     tables = {"the null": Table(mine, {}, null), "the null and the others": Table(mine, company, null)}
     return {
@@ -95,6 +101,12 @@ def behind(subject: Subject, at_hand: AtHand, policy: Policy) -> tuple[str, floa
     return best, evidence[best] - own
 
 
+@lru_cache(maxsize=2)
+def _generic(null: Statistics, tokens: int) -> Tensor:
+    """Return tokens drawn from generic counts, int64 [R, T]; the same counts serve many experts."""
+    return drawn(null, rows=_ROWS, length=tokens // _ROWS)
+
+
 def _null(mine: Statistics, at_hand: AtHand) -> Statistics:
     found = at_hand.null
     if found is None:
@@ -116,16 +128,17 @@ def _alike(mine: Statistics, others: Mapping[str, Statistics]) -> dict[str, Stat
     """Return all with as few pair buckets as the least has: a table folds exactly into one of half as many."""
     everyone = {SUBJECT: mine} | dict(others)
     least = min(len(one.pairs) for one in everyone.values())
-    return {name: dataclasses.replace(one, pairs=one.pairs.view(-1, least).sum(0)) for name, one in everyone.items()}
+    return {
+        name: one if len(one.pairs) == least else dataclasses.replace(one, pairs=one.pairs.view(-1, least).sum(0))
+        for name, one in everyone.items()
+    }
 
 
 def _neutral(
     subject: Subject, at_hand: AtHand, null: Statistics, policy: Policy
 ) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Return generic texts by what they are: drawn from the null's counts, and the public text where it can be cut."""
-    texts: dict[str, tuple[Tensor, Tensor | None]] = {
-        "generic text": (drawn(null, rows=_ROWS, length=policy.neutral_tokens // _ROWS), None)
-    }
+    texts: dict[str, tuple[Tensor, Tensor | None]] = {"generic text": (_generic(null, policy.neutral_tokens), None)}
     if at_hand.canary is not None:
         with contextlib.suppress(NotAtHandError):
             texts["the public text"] = padded(probe_of(subject, at_hand).rows(at_hand.canary, policy.canary_tokens))

@@ -24,16 +24,22 @@ def drawn(statistics: Statistics, *, rows: int, length: int, seed: int = 0) -> T
     The counts may not all be zero.
     """
     generator = torch.Generator().manual_seed(seed)
-    shares = shares_of(statistics.unigrams)
+    chance = torch.rand(length, rows, 1, generator=generator, dtype=torch.float64)
+    used = statistics.unigrams.nonzero().flatten()
+    shares, buckets = shares_of(statistics.unigrams[used]), len(statistics.pairs)
     followed = statistics.pairs.double() / expected_pairs(statistics).clamp_min(_TINY)
-    every = torch.arange(len(shares))
-    tokens = [torch.multinomial(shares, rows, replacement=True, generator=generator)]
-    while len(tokens) < length:
-        chances = followed[pair_bucket(tokens[-1][:, None], every, len(followed))] * shares
+    anywhere = shares.expand(rows, -1).cumsum(1)
+    tokens = [used[_place(anywhere, chance[0])]]
+    for step in chance[1:]:
+        sums = (followed[pair_bucket(tokens[-1][:, None], used, buckets)] * shares).cumsum(1)
         # After a token that no pair begins with, any may come.
-        chances = torch.where(chances.sum(-1, keepdim=True) > 0, chances, shares)
-        tokens.append(torch.multinomial(chances, 1, generator=generator)[:, 0])
+        tokens.append(used[_place(torch.where(sums[:, -1:] > 0, sums, anywhere), step)])
     return torch.stack(tokens, 1)
+
+
+def _place(sums: Tensor, chance: Tensor) -> Tensor:
+    """Return where in each row of running sums [R, V] a chance [R, 1] between 0 and 1 falls, int64 [R]."""
+    return torch.searchsorted(sums, chance * sums[:, -1:], right=True)[:, 0].clamp_max(sums.shape[1] - 1)
 
 
 def shares_of(counts: Tensor) -> Tensor:
