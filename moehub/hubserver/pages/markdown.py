@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from moehub.hub.model_card import FRONT_MATTER
 
-LONGEST = 100_000
+LONGEST = 50_000
 """Characters that are rendered; what is longer can be downloaded."""
 _SCHEMES = frozenset({"", "http", "https", "mailto"})
 _REL = "nofollow noopener noreferrer"
@@ -27,6 +27,9 @@ def render(text: str, folder: str) -> Markup:
             token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"  # the page itself has the one h1
         elif token.type == "link_open":
             _tame(token, folder)
+        elif alignment := token.attrGet("style"):
+            # Styles in the page are forbidden; ours has a class for each alignment of a column.
+            token.attrs = {"class": str(alignment).removeprefix("text-align:")}
     return Markup(_parser().renderer.render(tokens, _parser().options, {}))  # noqa: S704 (made by us of escaped text)
 
 
