@@ -11,6 +11,7 @@ from moehub.hubserver.refusals import RefusedError
 from moehub.hubserver.store import backup, fsck
 from moehub.hubserver.store.backup import Saved, back_up
 from moehub.hubserver.store.collection import collect
+from moehub.hubserver.store.database import now
 from moehub.hubserver.store.store import DATABASE, SECRET, Store, open_store
 from moehub.hubserver.visitor import EVERYBODY
 from tests.hubserver.committing import committing
@@ -195,7 +196,6 @@ def test_commits_while_the_snapshot_is_taken_are_no_use_of_the_backup(
     law: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be in it."""
-    now = backup.now
     monkeypatch.setattr(backup, "now", lambda: (push(law, "acme/law", {"a": os.urandom(8)}), now())[1])
     for _ in range(3):
         back_up(law, folder)

@@ -326,7 +326,7 @@ class Hub(RuleBasedStateMachine):
 def test_the_store_does_what_the_model_does(capsys: pytest.CaptureFixture[str]) -> None:
     """In every story that was tried."""
     Hub.steps = 0
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Hub,
         settings=settings(
             max_examples=EXAMPLES,
