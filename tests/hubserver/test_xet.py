@@ -154,7 +154,7 @@ def test_a_token_is_good_for_one_repo_and_a_while(hub: loopback_hub.Hub, monkeyp
     assert post(moved, path, data).status_code == 401
     assert post(grant, path, data).json() == {"was_inserted": True}
     now = time.time()
-    monkeypatch.setattr(xet.time, "time", lambda: now + xet.LIFETIME + 1)
+    monkeypatch.setattr(time, "time", lambda: now + xet.LIFETIME + 1)
     assert post(grant, path, data).status_code == 401
 
 

@@ -310,11 +310,11 @@ def test_an_epoch_ends_and_takes_its_xorbs_with_it(store: Store, repo: Repo, mon
     name, data = xorb([b"one"])
     send(store, repo, name, data)
     now = time.time()
-    monkeypatch.setattr(xorbs.time, "time", lambda: now + 12 * 3600)
+    monkeypatch.setattr(time, "time", lambda: now + 12 * 3600)
     second = store.xorbs.epoch()
     assert send(store, repo, name, data, epoch=first) is False
     assert send(store, repo, name, data, epoch=second) is True
-    monkeypatch.setattr(xorbs.time, "time", lambda: now + 24 * 3600)
+    monkeypatch.setattr(time, "time", lambda: now + 24 * 3600)
     store.xorbs.epoch()
     with pytest.raises(RefusedError, match="time for this upload is over") as refused:
         store.xorbs.place(first, repo)

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub as client
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, errors
@@ -142,11 +143,12 @@ def upload_an_empty_file(_: Path) -> None:
 @step
 def upload_with_the_command_line(folder: Path) -> None:
     (folder / "one.safetensors").write_bytes(tensors(300_000, 9))
-    command = [Path(sys.executable).parent / "hf", "upload", REPO, folder / "one.safetensors", "cli/one.safetensors"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    program = Path(sys.executable).with_name("hf")
+    command = [program, "upload", REPO, folder / "one.safetensors", "cli/one.safetensors"]
+    ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    command = [Path(sys.executable).parent / "hf", "download", REPO, "cli/one.safetensors"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [program, "download", REPO, "cli/one.safetensors"]
+    ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert Path(client.hf_hub_download(REPO, "cli/one.safetensors")).read_bytes() == tensors(300_000, 9)
 
@@ -154,7 +156,9 @@ def upload_with_the_command_line(folder: Path) -> None:
 @step
 def upload_a_large_folder(folder: Path) -> None:
     needs("upload_large_folder")
-    api.upload_large_folder(repo_id="acme/large", repo_type="model", folder_path=expert(folder), print_report=False)
+    api.upload_large_folder(  # type: ignore[attr-defined, unused-ignore]
+        repo_id="acme/large", repo_type="model", folder_path=expert(folder), print_report=False
+    )
     same(client.snapshot_download("acme/large", local_dir=folder / "large"), expert(folder))
 
 
@@ -201,7 +205,7 @@ def name_commits(_: Path) -> None:
 
 @step
 def commit_to_a_branch_with_a_slash(_: Path) -> None:
-    changes = [CommitOperationAdd("sub/a b.txt", b"hello"), CommitOperationDelete("README.md")]
+    changes: list[Any] = [CommitOperationAdd("sub/a b.txt", b"hello"), CommitOperationDelete("README.md")]
     api.create_commit(REPO, changes, commit_message="x", revision="exp/1")
     assert Path(client.hf_hub_download(REPO, "sub/a b.txt", revision="exp/1")).read_bytes() == b"hello"
     assert next(iter(api.list_repo_commits(REPO, revision="exp/1"))).title == "x"
@@ -304,7 +308,7 @@ def delete_things(_: Path) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    client.utils.disable_progress_bars()
+    client.utils.disable_progress_bars()  # type: ignore[attr-defined, unused-ignore]
     results = {}
     for name, do in STEPS.items():
         try:
