@@ -56,7 +56,7 @@ def enter(references: Sequence[str], at_hand: AtHand, *, hub: str | None, worksp
     with progress("checking experts", len(references)) if references else nullcontext() as advance:
         for number, reference in enumerate(references):
             entrants.append(look(find(reference, hub=hub, workspace=workspace / str(number)), at_hand))
-            advance(1, reference)  # type: ignore[misc]  # there is a bar where there are references
+            advance(1, Path(reference).name)  # type: ignore[misc]  # there is a bar where there are references
     return entrants
 
 

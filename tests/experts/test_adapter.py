@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from moehub.card import read_card
 from moehub.errors import ExpertError
-from moehub.experts.adapter import _REFUSED, config_faults, read_adapter
+from moehub.experts.adapter import _REFUSED, config_faults, read_adapter, read_config
 from moehub.experts.folder import open_expert, seal
 from tests.world import World
 
@@ -58,17 +58,17 @@ def test_variants_of_lora_are_refused_by_name(
     world: World, tmp_path: Path, config: dict[str, object], sentence: str
 ) -> None:
     """What computes something else than W + s·B·A is named."""
-    (fault,) = config_faults(changed(world, tmp_path / "law", **config))
+    (fault,) = config_faults(read_config(changed(world, tmp_path / "law", **config)))
     assert sentence in fault
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
-def test_a_configuration_that_cannot_be_read_is_one_fault(world: World, tmp_path: Path, content: bytes) -> None:
-    """Damaged JSON is a sentence with a cure, for the plan and for whoever reads on."""
+def test_a_configuration_that_cannot_be_read_is_explained(world: World, tmp_path: Path, content: bytes) -> None:
+    """Damaged JSON is a sentence with a cure."""
     folder = changed(world, tmp_path / "law")
     (folder / "adapter_config.json").write_bytes(content)
-    (fault,) = config_faults(folder)
-    assert "pull the expert again" in fault
+    with pytest.raises(ExpertError, match="pull the expert again"):
+        read_config(folder)
 
 
 @pytest.mark.parametrize(
