@@ -210,12 +210,13 @@ class Hub(RuleBasedStateMachine):
             return {path: content for path, content in before.items() if path not in deleted} | files
 
         before = modelled.files(head)
+        earlier = modelled.commits[head][0] if head else None
+        repeated = bool(head) and changed(modelled.files(earlier or "")) == before
         if parent and parent != head:
-            repeats = bool(head) and modelled.commits[head][0] == parent and changed(modelled.files(parent)) == before
-            return head if repeats else 412
+            return head if repeated and earlier == parent else 412
         after = changed(before)
         if after is None:
-            return 404
+            return head if repeated else 404
         if head and after == before:
             return head
         if not stand_together(set(after)):
