@@ -7,6 +7,7 @@ from inspect import iscoroutinefunction
 from typing import cast
 from urllib.parse import unquote_to_bytes
 
+from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -29,6 +30,8 @@ _LARGEST_BODY = 4 << 20
 """Bytes of a body that an endpoint gets whole."""
 TOGETHER = 256
 """Requests that are answered at once."""
+_COMMITS = 8
+"""Commits that are made or checked at once; more wait."""
 _BEARER = "bearer "
 _PAGES_FORMS = (["login"], ["logout"])
 _LARGEST_FORM = 16 << 10
@@ -47,6 +50,8 @@ class Application:
     together: int = TOGETHER
     running: int = field(default=0, init=False)
     """Requests that are being answered."""
+    gates: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_COMMITS), init=False)
+    """Threads that may wait for the gate: those of everybody else are not among them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -108,7 +113,7 @@ class Application:
         if found is None:
             return await self._page(request, segments, visitor, address)
         endpoint, parts = found
-        call = Call(request, self.store, self.settings, self.admit, visitor, address, parts)
+        call = Call(request, self.store, self.settings, self.admit, self.gates, visitor, address, parts)
         return await _asked(endpoint, call)
 
     async def _page(self, request: Request, segments: list[str], visitor: Visitor, address: str) -> Response:

@@ -169,3 +169,27 @@ def test_a_thread_may_wait_for_the_gate_while_others_read(hub: Served) -> None:
         assert pending.result().status_code == 200
     log = good(hub.ask("GET", f"/api/models/{REPO}/commits/main"))
     assert log[1]["id"] == other
+
+
+def test_commits_that_wait_for_the_gate_leave_threads_to_others(hub: Served) -> None:
+    """However many: reading goes on, and all of them are made in the end."""
+    create(hub)
+    leave = threading.Event()
+    app = application(hub.store, ServerSettings(hub.store.root), admit=lambda _repo, _tree: leave.wait(30) and None)
+    headers = {"Authorization": f"Bearer {hub.ada}"}
+
+    async def push(client: httpx2.AsyncClient, number: int) -> int:
+        content = wire.body([file(f"{number}.txt")])
+        return (await client.post(f"/api/models/{REPO}/commit/main", content=content, headers=headers)).status_code
+
+    async def all_of_them() -> list[int]:
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://localhost", timeout=30
+        ) as client:
+            pushes = [asyncio.create_task(push(client, number)) for number in range(60)]
+            await asyncio.sleep(1)  # by now they have taken all the threads that they can get
+            assert (await asyncio.wait_for(client.get(f"/api/models/{REPO}"), 10)).status_code == 200
+            leave.set()
+            return list(await asyncio.gather(*pushes))
+
+    assert asyncio.run(all_of_them()) == [200] * 60

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import parse_qs
 
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from moehub.hubserver.api import values
@@ -27,6 +28,8 @@ class Call:
     settings: ServerSettings
     admit: Admit
     """Looks at what a commit would hold."""
+    gates: CapacityLimiter
+    """Threads that may wait for that: it can take long."""
     visitor: Visitor
     """Who asks."""
     address: str

@@ -5,6 +5,7 @@ import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
@@ -151,7 +152,7 @@ async def commit(call: Call) -> JSONResponse:
     draft = Draft(call, await run_in_threadpool(lambda: call.repo(write=True)))
     async for some in receiving.lines(call.request, _LARGEST, _LONGEST_LINE):
         await run_in_threadpool(draft.add, some)
-    oid = await run_in_threadpool(draft.commit)
+    oid = await to_thread.run_sync(draft.commit, limiter=call.gates)
     return JSONResponse(
         {
             "success": True,
