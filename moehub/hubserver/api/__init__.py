@@ -14,6 +14,7 @@ preupload, lfs    what the client should send, and where to
 addresses         signed addresses that large files are sent to
 uploads, parts    their bytes, in one piece or in several
 receiving         any bytes on their way in
+xet               the same from newer clients, as pieces that the hub puts together
 commit            commits
 resolve, download files, whole or in part
 
