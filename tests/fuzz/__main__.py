@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _SECONDS_EACH = 10
 _MEMORY = 3000
 """MiB that a target and torch may take."""
-_LARGEST_CORPUS = 28 << 10
+_LARGEST_CORPUS = 22 << 10
 """Bytes that are kept for one target."""
+_MOST_KEPT = 30
+"""Inputs that are added at once: each is replayed by every `make test`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,14 +122,14 @@ def _mutate(target: "Target", run: "Run", work: Path, seconds: int) -> None:
 
 
 def _keep(target: "Target", work: Path) -> None:
-    """Add the smallest inputs that were found to the corpus, up to its size."""
+    """Add some of the inputs that were found to the corpus, small and large ones, up to its size."""
+    found = sorted((work / "found").iterdir(), key=lambda path: (path.stat().st_size, path.name))
     kept = sum(path.stat().st_size for path in target.corpus.iterdir())
-    for path in sorted((work / "found").iterdir(), key=lambda path: path.stat().st_size):
-        size = path.stat().st_size
-        if kept + size > _LARGEST_CORPUS:
-            break
+    for path in found[:: max(1, len(found) // _MOST_KEPT)]:
+        kept += path.stat().st_size
+        if kept > _LARGEST_CORPUS:
+            return
         (target.corpus / path.name).write_bytes(path.read_bytes())
-        kept += size
 
 
 if __name__ == "__main__":

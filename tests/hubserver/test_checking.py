@@ -112,6 +112,8 @@ def test_a_bad_expert_is_refused_with_code_sentence_and_cure(store: Store, check
     error = refusal(store, "acme/law", named(world.experts["law"], "bad"), check)
     assert error.status == 422
     assert "troubled: acme/law: its name is 'bad', expected a good one: rename it" in str(error)
+    kept = store.database.reading().execute("select count(*) from verdict").fetchone()[0]
+    assert kept == 0  # it is in no commit, and no page may call the same files in another repo refused
 
 
 def test_the_gate_sees_every_file_of_a_repo_but_the_clients_own(
@@ -142,6 +144,8 @@ def test_the_same_expert_in_another_repo_is_examined_for_that_repo(
     push(store, "acme/law", contents(world.experts["law"]), check)
     push(store, "other/law", contents(world.experts["law"]), check)
     assert [entry["repo"] for entry in noted(log)] == ["acme/law", "other/law"]
+    subjects = store.database.reading().execute("select verdict ->> 'subject' from verdict order by 1").fetchall()
+    assert [subject for (subject,) in subjects] == ["acme/law", "other/law"]
 
 
 def test_a_changed_gate_examines_again(

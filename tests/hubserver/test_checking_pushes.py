@@ -145,6 +145,7 @@ def test_a_replay_is_refused(check: Checker, world: World) -> None:
 def test_an_expert_without_the_pinned_signature_is_refused(check: Checker, world: World, tmp_path: Path) -> None:
     """As soon as a key is pinned on the hub's machine, also for what was admitted before."""
     push(check.store, "acme/math", files_of(world.experts["math"]), check)
+    push(check.store, "acme/math", {".gitattributes": b"# of a version that was seen"}, check)
     ring = Keyring(Path(os.environ[VARIABLE]))
     pin = ring.pin("acme/math", keys.create(tmp_path / "key"))
     try:
