@@ -23,9 +23,9 @@ from moehub import base as bases
 from moehub import files
 from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, BasePin, Card
 from moehub.experts.folder import seal
+from moehub.experts.linears import linear_shapes
 from moehub.experts.statistics import Statistics
 from moehub.merge.merging import Recipe, prepare, prepare_change
-from moehub.experts.linears import linear_shapes
 
 VOCABULARY, PAIR_BITS, RANK = 32768, 16, 16
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from moehub.experts.statistics import Statistics
 from moehub.experts.adapter import Adapter
+from moehub.experts.statistics import Statistics
 from moehub.merge.stack import attach
 from moehub.router.backends import BACKENDS
 from moehub.router.gate import PosteriorGate
