@@ -85,9 +85,10 @@ def train_one(item: tuple[Place, Recipe]) -> Trained:
     if not (folder / CARD_FILE).is_file():
         texts = {recipe.domain: [getattr(one, "text", "") for one in read([place.training(recipe.domain)])]}
         make(recipe, place.base, texts, folder)
-    card = open_expert(folder).card
+    expert = open_expert(folder)
+    card = expert.card
     gain = 0.0 if card.metrics is None else 1 - card.metrics.expert_loss / card.metrics.base_loss
-    return Trained(card.name, card.domain, gain, recipe.config.features)
+    return Trained(card.name, card.domain, gain, expert.statistics().features is not None)
 
 
 def look(item: tuple[Place, str, str, tuple[str, ...]]) -> Seen:
