@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work.mkdir(parents=True, exist_ok=True)
         target.write_seeds()
         run = target.prepare()
-    if options.keep and (child := os.fork()):
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            raise SystemExit(f"{target.name} broke: the input is in {work}")
+    if not (child := os.fork()):
+        _look(target, run, work, options.seconds)
+        os._exit(0)
+    # libFuzzer ends its process at once; this one is left to clean up.
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise SystemExit(f"{target.name} broke: the input is in {work}")
+    if options.keep:
         _keep(target, work)
-        return
-    _look(target, run, work, options.seconds)
 
 
 def _instrumenting() -> contextlib.AbstractContextManager[object]:
