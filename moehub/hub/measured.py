@@ -83,7 +83,7 @@ def parse_measured(text: str) -> Measured:
             for name, each in values["texts"].items()
         }
         return config.from_mapping(Measured, {**values, "texts": texts}, source=MEASURED_FILE)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, ConfigError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigError) as error:
         raise HubError(f"{MEASURED_FILE} cannot be used ({error}): evaluate the MoE again with --keep") from error
 
 

@@ -99,7 +99,7 @@ def read_summary(values: Any) -> Summary | None:
             if isinstance(values.get(key), dict):
                 parts[key] = config.from_mapping(kind, values[key], source=key)
         return config.from_mapping(Summary, {**values, **parts}, source="moehub")
-    except (ConfigError, OverflowError):  # OverflowError: an integer beyond every float
+    except ConfigError:
         return None
 
 

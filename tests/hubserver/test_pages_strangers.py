@@ -148,6 +148,17 @@ def test_files_that_are_not_what_they_seem_break_no_page(tmp_path: Path, name: s
         look(browser, path)
 
 
+def test_a_card_of_numbers_beyond_counting_breaks_no_page(store: Store, tmp_path: Path) -> None:
+    """A hub without a gate may hold a card that fits its format and no float."""
+    card = json.loads(showcase.expert_files(showcase.card_of("law"))["expert.json"])
+    huge = 10**400
+    for changes in ({"alpha": huge}, {"rank": huge, "version": huge}, {"metrics": {**card["metrics"], "tokens": huge}}):
+        files = {"expert.json": json.dumps({**card, **changes}).encode()}
+        push(store, "acme/huge", files)
+        page = look(client(store, tmp_path), "/acme/huge")
+        assert max(map(len, page.text.split())) < 80
+
+
 @pytest.mark.parametrize("losses", [(float("nan"), 1.0), (1e308, 1e-308), (0.0, 0.0), (-1.0, 2.0), (1.0, float("inf"))])
 def test_losses_that_say_nothing_are_not_shown(tmp_path: Path, losses: tuple[float, float]) -> None:
     """NaN, infinite, zero and negative losses give no gain, and no figure longer than a column."""
@@ -181,6 +192,7 @@ MARKDOWN = [
     ("[x](docs/more.md)", 'href="/a/b/blob/c0/docs/more.md"'),
     ("[x](../up.md)", 'href="/a/b/blob/up.md"'),
     ("[x](//evil.example)", 'href="//evil.example" rel="nofollow noopener noreferrer"'),
+    ("[<https://example.org>\\[x](ftp://evil.example)", "<a "),
     ("# big", "<h2>big</h2>"),
     ("|a|\n|-:|\n|1|", '<th class="right">a</th>'),
     ("---\nsecret: front matter\n---\nbody", "<p>body</p>"),

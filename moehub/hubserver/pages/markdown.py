@@ -23,6 +23,8 @@ def render(text: str, folder: str) -> Markup:
     matter = FRONT_MATTER.match(text)
     tokens = _parser().parse(text[matter.end() :] if matter else text)
     for token in _all(tokens):
+        if token.children:
+            token.children = _without_links_in_links(token.children)
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"  # the page itself has the one h1
         elif token.type == "link_open":
@@ -44,6 +46,17 @@ def _image(_renderer: RendererHTML, tokens: Sequence[Token], index: int, *_other
     """Return the text that stands for an image: loading one would tell others who reads this."""
     text = tokens[index].content or "image"
     return str(Markup('<span class="image">{}</span>').format(escape(text)))
+
+
+def _without_links_in_links(tokens: Sequence[Token]) -> list[Token]:
+    """Return tokens without the links that begin inside another, as an address in angle brackets can."""
+    kept, depth = [], 0
+    for token in tokens:
+        depth -= token.type == "link_close"
+        if not token.type.startswith("link_") or depth == 0:
+            kept.append(token)
+        depth += token.type == "link_open"
+    return kept
 
 
 def _tame(token: Token, folder: str) -> None:

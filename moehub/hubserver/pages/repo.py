@@ -70,7 +70,7 @@ def _card(ask: Ask, shown: Shown) -> Card | None:
     """Return the card of an expert, or None where it is none; only a hub without a gate holds such."""
     try:
         return parse_card(ask.store.heads.documents.mapping(shown.tree, CARD_FILE), source=CARD_FILE)
-    except (MoehubError, OverflowError):  # OverflowError: an integer beyond every float
+    except MoehubError:
         return None
 
 
