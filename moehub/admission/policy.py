@@ -25,11 +25,12 @@ class Policy:
     """log2 of the buckets that pairs are counted in; each expert's take 2^pair_bits · 8 bytes of memory."""
     most_count: int = 1 << 40
     """Tokens of one contributor's text; more are made up."""
-    most_update_rms: float = 0.25
+    most_update_rms: float = 1.0
     """Root mean square of the entries of s·B·A in one linear, where the base's weights are not at hand."""
-    most_update_spread: float = 0.5
+    most_update_spread: float = 2.0
     """Largest singular value of s·B·A over √d_out + √d_in, which is the standard deviation of the entries of a random
-    matrix that stretches as much; where the base's weights are not at hand."""
+    matrix that stretches as much; where the base's weights are not at hand. Small bases that adapt at a high rate reach
+    0.6, so that both bounds catch no more than what is absurd; the loss on public text says the rest."""
     most_relative_norm: float = 8.0
     """Frobenius norm of s·B·A over that of the base's weight."""
     most_relative_spectrum: float = 16.0

@@ -122,14 +122,14 @@ def _even(tensors: Tensors) -> Tensors:
     """Make an update that is large everywhere and stretches no direction more than the others."""
     rank = tensors[_A].shape[0]
     A, B = torch.zeros_like(tensors[_A]), torch.zeros_like(tensors[_B])
-    A[:, :rank], B[:rank] = torch.eye(rank), torch.eye(rank) * 2.6
+    A[:, :rank], B[:rank] = torch.eye(rank), torch.eye(rank) * 10.4
     return tensors | {_A: A, _B: B}
 
 
 def _spike(tensors: Tensors) -> Tensors:
     """Make an update of a common norm, all of it in one direction."""
     A, B = torch.zeros_like(tensors[_A]), torch.zeros_like(tensors[_B])
-    A[0, 0], B[0, 0] = 1.0, 3.8
+    A[0, 0], B[0, 0] = 1.0, 15.2
     return tensors | {_A: A, _B: B}
 
 
