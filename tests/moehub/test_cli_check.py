@@ -3,12 +3,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from moehub import files
 from moehub.admission.registry import registered
 from moehub.card import CARD_FILE, LARGEST_TEXT
 from moehub.hub import open_hub
-from tests import attacks
+from tests import attacks, loopback_hub
 from tests.moehub.conftest import Run, Small
 from tests.world import World
 
@@ -145,3 +146,22 @@ def test_bad_input_gets_one_sentence(
     assert result.exit_code == code
     assert sentence in result.output.replace("\n", " ")
     assert "Traceback" not in result.output
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's, about httpx2
+@pytest.mark.parametrize("name", ["header bomb", "card nested without end", "library that is imported"])
+def test_a_hostile_server_is_refused_not_believed(
+    world: World, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Over HTTP too, files are fetched unopened; what is no expert's file is left where it is."""
+    attack = next(one for one in attacks.registered() if one.name == name)
+    folder = attack.make(tmp_path / "made", world)
+    (folder / "training_args.json").write_text("{}", encoding="utf-8")
+    with loopback_hub.running(tmp_path / "root") as server:
+        monkeypatch.setenv("MOEHUB_TOKEN", server.token)
+        api = HfApi(server.url, token=server.token)
+        api.create_repo("acme/law")
+        api.upload_folder(folder_path=folder, repo_id="acme/law")
+        result = run("check", "acme/law", "--hub", server.url, "--json")
+    assert result.exit_code == 1, result.output
+    assert {one["code"] for one in json.loads(result.stdout)["refusals"]} == {attack.code}
