@@ -38,8 +38,7 @@ class Watched:
 
     def write(self, status: int | None = None) -> None:
         """Write the line about this request."""
-        path = self.scope["raw_path"][:_LONGEST].decode("ascii", "replace")
-        path = "".join(character if character.isprintable() else "?" for character in path)
+        path = self.scope["raw_path"][:_LONGEST].decode("ascii", "replace")  # h11 lets nothing through but what shows
         milliseconds = (time.monotonic() - self.began) * 1000
         log.info(
             "%s %s %s %s %d B %.0f ms",
