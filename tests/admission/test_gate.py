@@ -56,6 +56,13 @@ def test_halves_are_admitted(world: World, tmp_path: Path, dtype: torch.dtype) -
     assert examine(make(tmp_path / "half", world), base_at_hand(world), checks=STATIC).refusals == ()
 
 
+def test_ranks_and_scales_by_pattern_are_admitted(world: World, tmp_path: Path) -> None:
+    """PEFT's patterns give linears ranks and scales of their own, by a name or by its end."""
+    patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.0.mlp.down_proj": 16, "v_proj": 4}}
+    folder = tiny_expert(tmp_path / "patterned", world.base, name="patterned", **patterns)
+    assert examine(folder, weights_at_hand(world), checks=STATIC).refusals == ()
+
+
 def test_a_rescaled_expert_is_admitted(world: World, tmp_path: Path) -> None:
     """A times 10,000 and B by 10,000 is the same expert: only the product counts."""
 

@@ -111,6 +111,14 @@ def test_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
         cards.read_card(tmp_path)
 
 
+def test_a_card_without_end_is_not_read(tmp_path: Path) -> None:
+    """A file of more bytes than any card has is refused by its size."""
+    with (tmp_path / "expert.json").open("wb") as file:
+        file.truncate(cards.LARGEST_TEXT + 1)
+    with pytest.raises(ExpertError, match="which no card has"):
+        cards.read_card(tmp_path)
+
+
 def test_folder_without_card_is_no_expert(tmp_path: Path) -> None:
     """The sentence says how one is made."""
     with pytest.raises(ExpertError, match=r"is no expert: it has no expert\.json"):
