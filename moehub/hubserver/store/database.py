@@ -26,6 +26,7 @@ create table repo (
     gated text,
     created text not null
 ) strict;
+create index repo_private on repo (id) where private;
 create table tree (digest text primary key, entries text not null) strict, without rowid;
 create table history (
     repo integer not null references repo on delete cascade,

@@ -202,7 +202,7 @@ class Heads:
         where, values = conditions(question, visitor)
         filters = " and ".join(["base is not null", *where])
         rows = self.database.reading().execute(
-            "select base, count(*) from head join repo on repo.id = head.repo "  # noqa: S608 (all of it is ours)
+            "select base, count(*) from head indexed by head_by_base "  # noqa: S608 (all of it is ours)
             f"where {filters} group by base order by 2 desc, 1 limit ?",
             (*values, limit),
         )
@@ -245,7 +245,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def conditions(question: Question, visitor: Visitor) -> tuple[list[str], list[Any]]:
-    """Return SQL conditions on `head` and `repo`, and their values, for what the visitor may see of what they ask."""
+    """Return SQL conditions on `head`, and their values, for what the visitor may see of what they ask."""
     where: list[str] = []
     values: list[Any] = []
     for tag in question.tags:
@@ -259,11 +259,12 @@ def conditions(question: Question, visitor: Visitor) -> tuple[list[str], list[An
             where.append(f"{column} = ?")
             values.append(value)
     if question.author is not None:
-        where.append("repo.folded >= ? and repo.folded < ?")
+        where.append("head.repo in (select id from repo where folded >= ? and folded < ?)")
         values += [f"{question.author.lower()}/", f"{question.author.lower()}0"]  # 0 follows /
     if EVERY_NAMESPACE not in visitor.namespaces:
         mine = sorted(visitor.namespaces)
-        where.append(f"(not repo.private or lower(repo.namespace) in ({', '.join('?' * len(mine))}))")
+        others = f"lower(namespace) not in ({', '.join('?' * len(mine))})"
+        where.append(f"head.repo not in (select id from repo where private and {others})")  # noqa: S608 (all of it is ours)
         values += mine
     return where, values
 
