@@ -192,7 +192,7 @@ class Heads:
         where, values = conditions(question, visitor)
         filters = f" where {' and '.join(where)}" if where else ""
         rows = self.database.reading().execute(
-            f"select kind, count(*) from head join repo on repo.id = head.repo{filters} group by kind",  # noqa: S608 (all of it is ours)
+            f"select kind, count(*) from head{filters} group by kind",  # noqa: S608 (all of it is ours)
             values,
         )
         return dict(map(tuple, rows))
