@@ -25,7 +25,8 @@ def command(output: Path, base: str | None, seed: int, federated: bool, as_json:
     """Run the whole road on this machine's own text: no download, no GPU, a few minutes.
 
     Four contributors each train an expert on a small base and publish it to a hub on this machine. The experts
-    are fetched, merged and measured; a fifth joins and leaves. The tables, a page and every model stay in the output folder.
+    are fetched, merged and measured; a fifth joins and leaves. The tables, a page and every model stay in the output
+    folder.
 
     \b
     Examples:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_experts_of_other_architectures_are_admitted(architecture: str, tmp_path
     """Transposed linears, and names that a base saves without their beginning, are understood."""
     sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 256} if architecture == "gpt2" else {}
     base = find(str(tiny_base(tmp_path / "base", architecture=architecture, **sizes)))
-    transposed = {"fan_in_fan_out": True} if architecture == "gpt2" else {}
+    transposed: dict[str, Any] = {"fan_in_fan_out": True} if architecture == "gpt2" else {}
     expert = tiny_expert(tmp_path / "expert", base.folder, targets="all-linear", **transposed)
     at_hand = AtHand(pin=base.pin(), base_config=base.load_config().to_diff_dict(), base=base)
     verdict = examine(expert, at_hand, checks=STATIC)
@@ -58,7 +59,10 @@ def test_halves_are_admitted(world: World, tmp_path: Path, dtype: torch.dtype) -
 
 def test_ranks_and_scales_by_pattern_are_admitted(world: World, tmp_path: Path) -> None:
     """PEFT's patterns give linears ranks and scales of their own, by a name or by its end."""
-    patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.0.mlp.down_proj": 16, "v_proj": 4}}
+    patterns: dict[str, Any] = {
+        "rank_pattern": {"q_proj": 2},
+        "alpha_pattern": {"layers.0.mlp.down_proj": 16, "v_proj": 4},
+    }
     folder = tiny_expert(tmp_path / "patterned", world.base, name="patterned", **patterns)
     assert examine(folder, weights_at_hand(world), checks=STATIC).refusals == ()
 
@@ -145,8 +149,8 @@ def test_what_a_check_cannot_read_it_refuses(world: World) -> None:
     @check(1)
     def reading(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:  # noqa: ARG001
         """It can be read."""
+        yield Fault("torn", "glue it")
         raise ExpertError("the card is torn: glue it")
-        yield
 
     (refusal,) = examine(world.experts["law"], checks=[reading]).refusals
     assert (refusal.code, refusal.sentence, refusal.cure) == ("reading", "the card is torn", "glue it")
@@ -203,8 +207,8 @@ def test_a_check_that_lacks_something_is_neither_passed_nor_failed(world: World)
     """It is told apart, with the reason."""
 
     def examine_nothing(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:  # noqa: ARG001
+        yield Fault("dark", "wait")
         raise NotAtHandError("there is no moon: wait for the night")
-        yield
 
     verdict = examine(world.experts["law"], checks=[Check("moon", 1, examine_nothing)])
     assert (verdict.admitted, verdict.skipped[0].reason) == (True, "there is no moon: wait for the night")

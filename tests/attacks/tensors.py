@@ -133,6 +133,13 @@ def _spike(tensors: Tensors) -> Tensors:
     return tensors | {_A: A, _B: B}
 
 
+def _one_target_more(folder: Path) -> None:
+    """Name a linear, in the configuration and on the card, that carries no adapter."""
+    named = ["q_proj", "v_proj", "down_proj", "o_proj"]
+    edit(folder / "adapter_config.json", target_modules=named)
+    edit(folder / CARD_FILE, targets=named)
+
+
 def weights_at_hand(world: World) -> AtHand:
     """Return what is at hand where the base's weights are."""
     offered = base_at_hand(world)
@@ -151,11 +158,7 @@ ATTACKS = (
     Attack("rank that is another", "tensor-rank",
            with_tensors(lambda tensors: tensors | {_A: tensors[_A][:2].clone(), _B: tensors[_B][:, :2].contiguous()})),
     Attack("linear that is not named", "targets", _renamed("v_proj", "k_proj")),
-    Attack("name that is no linear", "targets", changed(
-        lambda folder: (
-            edit(folder / "adapter_config.json", target_modules=["q_proj", "v_proj", "down_proj", "o_proj"]),
-            edit(folder / CARD_FILE, targets=["q_proj", "v_proj", "down_proj", "o_proj"]),
-        ))),
+    Attack("name that is no linear", "targets", changed(_one_target_more)),
     Attack("layer that the base does not have", "unknown-linear", _unknown_linear),
     Attack("shapes of another base", "linear-shape", _wide),
     Attack("NaN", "finite", _with(_A, _put(torch.nan))),

@@ -1,9 +1,11 @@
 """Who sees what: private and gated repos, logging in with a token, and logging out."""
 
 import datetime as dt
+import time
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from moehub.hubserver.pages import session
 from moehub.hubserver.store.store import Store, open_store
@@ -23,7 +25,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for name, setting in (("hidden-moe", {"private": True}), ("gated-moe", {"gated": "auto"})):
         files = showcase.moe_files(experts, {"math": "acme/math"}, showcase.texts_of("math"))
         push(store, f"acme/{name}", {**files, "README.md": name.encode()})
-        store.repos.set(store.repos.get(f"acme/{name}", EVERYBODY), **setting)  # type: ignore[arg-type]
+        store.repos.set(store.repos.get(f"acme/{name}", EVERYBODY), **setting)
     push(store, "lab/alone", {"README.md": b"nobody knows"})
     store.repos.set(store.repos.get("lab/alone", EVERYBODY), private=True)
     return store
@@ -152,10 +154,10 @@ def test_an_expired_token_ends_the_session(browser: Browser, shown: Store) -> No
 def test_a_session_ends_after_a_month(browser: Browser, shown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub itself looks at the time that is signed into the cookie."""
     log_in(browser, token(shown, "acme"))
-    now = session.time.time()
-    monkeypatch.setattr(session.time, "time", lambda: now + 29 * 24 * 3600)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 29 * 24 * 3600)
     assert look(browser, "/acme/secret").status == 200
-    monkeypatch.setattr(session.time, "time", lambda: now + 31 * 24 * 3600)
+    monkeypatch.setattr(time, "time", lambda: now + 31 * 24 * 3600)
     assert look(browser, "/acme/secret", 404).status == 404
 
 
@@ -213,9 +215,9 @@ def test_a_session_can_only_read(browser: Browser, shown: Store) -> None:
     assert not found.writes
 
 
-def _request(browser: Browser) -> session.Request:
+def _request(browser: Browser) -> Request:
     cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-    return session.Request({"type": "http", "headers": [(b"cookie", cookie.encode())]})
+    return Request({"type": "http", "headers": [(b"cookie", cookie.encode())]})
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:9999"])

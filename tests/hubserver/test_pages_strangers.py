@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moehub.hub.measured import MEASURED_FILE
 from moehub.hubserver.pages import markdown
-from moehub.hubserver.store import history
+from moehub.hubserver.store import trees
 from moehub.hubserver.store.history import Change
 from moehub.hubserver.store.store import Store, open_store
 from moehub.hubserver.visitor import EVERYBODY
@@ -265,7 +265,7 @@ def test_file_names_lead_to_their_files(store: Store, tmp_path: Path) -> None:
 
 def test_a_hub_of_many_files_stays_a_page(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders and commits of thousands of files are cut off, and say so."""
-    monkeypatch.setattr(history.trees, "check_path", _believed)
+    monkeypatch.setattr(trees, "check_path", _believed)
     repo = repo_of(store, "acme/many")
     entry = upload(store, repo, "x", b"x")
     change = Change({f"f{number:05}": entry for number in range(3000)})

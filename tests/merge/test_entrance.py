@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from moehub import files
+from moehub.admission.at_hand import AtHand
+from moehub.admission.gate import examine
 from moehub.card import ADAPTER_WEIGHTS, CARD_FILE, STATISTICS_FILE, read_card
 from moehub.errors import AdmissionError, HubError, MergeError
 from moehub.experts.folder import seal
 from moehub.experts.statistics import Statistics
 from moehub.hub import open_hub, seen
-from moehub.merge import entrance
 from moehub.merge.entrance import admitted
 from moehub.merge.lock import read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again, prepare_change
@@ -67,13 +68,13 @@ def test_what_is_added_is_checked(world: World, moe: Path, tmp_path: Path, name:
 def test_who_is_in_already_is_not_checked_again(world: World, moe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adding looks at the newcomer alone: its cost does not grow with the files of the others."""
     looked = []
-    before = entrance.examine
+    before = examine
 
     def remember(folder: Path, *arguments: object, **options: object) -> object:
         looked.append(folder)
         return before(folder, *arguments, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(entrance, "examine", remember)
+    monkeypatch.setattr("moehub.merge.entrance.examine", remember)
     with prepare_change(moe, add=[str(world.experts["code"])]) as change:
         assert change.plan.faults == ()
     assert set(looked) == {world.experts["code"]}
@@ -83,14 +84,14 @@ def test_the_others_statistics_stand_beside_a_newcomer(
     world: World, moe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate's last step is given the null and the residents, but never the newcomer itself."""
-    given = []
-    before = entrance.examine
+    given: list[AtHand] = []
+    before = examine
 
-    def remember(folder: Path, at_hand: object, **options: object) -> object:
+    def remember(folder: Path, at_hand: AtHand, **options: object) -> object:
         given.append(at_hand)
         return before(folder, at_hand, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(entrance, "examine", remember)
+    monkeypatch.setattr("moehub.merge.entrance.examine", remember)
     with prepare_change(moe, add=[str(world.experts["code"])]):
         pass
     assert [sorted(one.others) for one in given] == [[], ["law", "math"]]
@@ -128,14 +129,14 @@ def test_the_base_is_at_hand_where_there_is_a_canary(
     """Forward passes are made where public text was given, also for a change, and only there."""
     text = tmp_path / "public.txt"
     text.write_text("the court finds that the lessee shall pay the rent. " * 50, encoding="utf-8")
-    given = []
-    before = entrance.examine
+    given: list[AtHand] = []
+    before = examine
 
-    def remember(folder: Path, at_hand: object, **options: object) -> object:
+    def remember(folder: Path, at_hand: AtHand, **options: object) -> object:
         given.append(at_hand)
         return before(folder, at_hand, **options)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(entrance, "examine", remember)
+    monkeypatch.setattr("moehub.merge.entrance.examine", remember)
     for canary in (None, text):
         with prepare(_recipe(world, world.experts["code"], canary=canary)):
             pass
