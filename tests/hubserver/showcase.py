@@ -91,6 +91,10 @@ def texts_of(*names: str) -> dict[str, MeasuredText]:
 
 def fill(store: Store) -> None:
     """Push everything that the tests of pages look at."""
+    push(store, "acme/secret", expert_files(card_of("law", domain="secret-domain"), weights=b"hidden"))
+    store.repos.set(store.repos.get("acme/secret", EVERYBODY), private=True)
+    push(store, "acme/asked-for", expert_files(card_of("law", domain="restricted"), weights=b"gated"))
+    store.repos.set(store.repos.get("acme/asked-for", EVERYBODY), gated="manual")
     for number, domain in enumerate(DOMAINS):
         weights = bytes(2_000_000 + 137_000 * number)
         push(store, f"acme/{domain}", expert_files(card_of(domain), weights=weights))
@@ -102,10 +106,6 @@ def fill(store: Store) -> None:
     experts = {name: _pushed(store, f"acme/{name}") for name in names}
     push(store, "acme/both", moe_files(experts, {name: f"acme/{name}" for name in names}, texts_of(*names)))
     push(store, "acme/base", {README: b"---\nlicense: mit\n---\n# A small base\n", "config.json": b"{}"})
-    push(store, "acme/secret", expert_files(card_of("law", domain="secret-domain"), weights=b"hidden"))
-    store.repos.set(store.repos.get("acme/secret", EVERYBODY), private=True)
-    push(store, "acme/asked-for", expert_files(card_of("law", domain="restricted"), weights=b"gated"))
-    store.repos.set(store.repos.get("acme/asked-for", EVERYBODY), gated="manual")
 
 
 def sha256(content: bytes) -> str:
