@@ -7,8 +7,9 @@ JSON, the prose of single packages' documentation), ranks 1 to 64, several targe
 rank-stabilised scale and without, no two of the same settings. Good is who gains at least one percent on text held
 out by its own training. Half of them are for choosing thresholds, the other half for saying how many are refused.
 
-The attacks are those of tests/attacks, each against several good experts. The gate has all at hand: the base, public
-prose, text of each domain, generic counts, and one expert of every domain to stand beside.
+The attacks are those of tests/attacks; those on behaviour and routing begin with several good experts in turn, and
+meet a gate that has all at hand: the base, public prose, text of each domain, generic counts, and one expert of every
+domain to stand beside.
 
 An interrupted run goes on where its --work folder is given again.
 """
@@ -30,8 +31,8 @@ from tests import attacks
 _TITLE = "The admission gate"
 LEAST_GAIN = 0.01
 """Share of the loss that a good expert gains on what its own training held out."""
-_DYNAMIC = ("behaviour", "routing", "features")
-"""Modules of attacks that are tried on every kind of expert; the others have nothing to do with what it learned."""
+_LEARNED = ("behaviour", "routing", "features")
+"""Modules of attacks that begin with an expert that gains; for the others one of random weights will do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,18 +77,19 @@ def _items(
 
 
 def _attack(place: Place, good: Sequence[Trained], beside: tuple[str, ...], options: argparse.Namespace) -> list[Tried]:
-    """Try every attack on one expert, and those that have to do with what was learned on several."""
+    """Try every attack; those that have to do with what was learned, on several good experts."""
     whole = [next(one for one in good if one.domain == domain and one.features) for domain in _domains(good)
              if any(one.domain == domain and one.features for one in good)]  # fmt: skip
     names = [one.name for one in sorted(whole, key=lambda one: -one.gain)]
     triples = [(names[at], names[at - 1], names[at - 2]) for at in range(min(options.worlds, len(names)))]
-    everything = attacks.registered()
-    items = [
-        (place, number, triple, beside)
-        for number, one in enumerate(everything)
-        for triple in (triples if one.make.__module__.rpartition(".")[2] in _DYNAMIC else triples[:1])
+    learned, formal = [], []
+    for number, one in enumerate(attacks.registered()):
+        (learned if one.make.__module__.rpartition(".")[2] in _LEARNED else formal).append(number)
+    items = [(place, number, triple, beside) for number in learned for triple in triples]
+    return [
+        *tasks.each(tasks.attack_form, formal, "attacks on form", options.processes),
+        *tasks.each(tasks.attack, items, "attacks on behaviour and routing", options.processes),
     ]
-    return list(tasks.each(tasks.attack, items, "attacks", options.processes))
 
 
 def _halves(good: Sequence[Trained]) -> tuple[list[Trained], list[Trained]]:

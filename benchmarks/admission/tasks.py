@@ -1,12 +1,13 @@
 """The work, one expert a task, for processes of one thread each."""
 
-import dataclasses
+import atexit
 import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,8 @@ from moehub.console import console, progress
 from moehub.experts.data import read
 from moehub.experts.folder import open_expert, seal
 from tests import attacks
+from tests.attacks import Attack
+from tests.world import World, make_world
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,16 +117,30 @@ def look_rescaled(item: tuple[Place, str, str, tuple[str, ...]]) -> Seen:
 
 
 def attack(item: tuple[Place, int, tuple[str, ...], tuple[str, ...]]) -> Tried:
-    """Let the gate see an attack that begins with the first of three good experts."""
+    """Let the gate see an attack that begins with the first of three good experts, and has all at hand."""
     place, number, names, beside = item
     chosen, world = attacks.registered()[number], place.world(names)
-    offered = chosen.offered(world)
-    known = place.at_hand(read_card(world.experts["law"]).domain, beside)
-    # A careful hub has all at hand; what the attack says of keys and versions comes with it.
-    known = dataclasses.replace(known, repo=offered.repo, keyring=offered.keyring, least_version=offered.least_version)
+    at_hand = place.at_hand(read_card(world.experts["law"]).domain, beside)
+    return _tried(chosen, world, at_hand)
+
+
+def attack_form(number: int) -> Tried:
+    """Let the gate see an attack that has nothing to do with what an expert learned: one of random weights will do."""
+    chosen, world = attacks.registered()[number], _random()
+    return _tried(chosen, world, chosen.offered(world))
+
+
+def _tried(chosen: Attack, world: World, at_hand: AtHand) -> Tried:
     with tempfile.TemporaryDirectory() as scratch:
-        verdict = examine(chosen.make(Path(scratch) / "expert", world), known)
+        verdict = examine(chosen.make(Path(scratch) / "expert", world), at_hand)
     return Tried(chosen.name, chosen.code, tuple(sorted({refusal.code for refusal in verdict.refusals})))
+
+
+@cache
+def _random() -> World:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_world(folder)
 
 
 def _values(folder: Path, at_hand: AtHand) -> dict[str, float]:

@@ -169,7 +169,8 @@ def test_counts_of_another_tokenizer_are_not_compared(world: World, generic: Sta
     assert verdict.admitted
     reasons = {one.code: one.reason for one in verdict.skipped}
     assert "counted with another tokenizer" in reasons["neutral-share"]
-    at_hand = dataclasses.replace(routing_at_hand(world), others={"foreign": foreign})
+    larger = dataclasses.replace(foreign, unigrams=torch.cat([foreign.unigrams, foreign.unigrams]))
+    at_hand = dataclasses.replace(routing_at_hand(world), others={"foreign": larger})
     assert examine(honest(world), at_hand, checks=STEP).admitted
 
 
