@@ -175,7 +175,11 @@ def test_commits_that_wait_for_the_gate_leave_threads_to_others(hub: Served) -> 
     """However many: reading goes on, and all of them are made in the end."""
     create(hub)
     leave = threading.Event()
-    app = application(hub.store, ServerSettings(hub.store.root), admit=lambda _repo, _tree: leave.wait(30) and None)
+
+    def wait(_repo: Repo, _tree: Tree) -> None:
+        leave.wait(30)
+
+    app = application(hub.store, ServerSettings(hub.store.root), admit=wait)
     headers = {"Authorization": f"Bearer {hub.ada}"}
 
     async def push(client: httpx2.AsyncClient, number: int) -> int:
