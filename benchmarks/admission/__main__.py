@@ -1,6 +1,6 @@
 """What the admission gate refuses, what it lets through, and what that costs.
 
-    python -m benchmarks.admission [--experts 136] [--processes 2] [--work FOLDER] [--write]
+    python -m benchmarks.admission [--experts 144] [--processes 2] [--work FOLDER] [--write]
 
 Good experts of the demo's small base are trained as anybody would: eight domains (source code, licences, arithmetic,
 JSON, the prose of single packages' documentation), ranks 1 to 64, several targets, scales, rates and lengths, with
@@ -38,7 +38,7 @@ _LEARNED = ("behaviour", "routing", "features")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, look, attack, print the tables, and keep them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experts", type=int, default=136, help="to train; some gain too little to be good")
+    parser.add_argument("--experts", type=int, default=144, help="to train; some gain too little to be good")
     parser.add_argument("--worlds", type=int, default=4, help="good experts that each attack on behaviour begins with")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, help="folder to keep what was trained in")
