@@ -9,7 +9,9 @@ step  looks at                                                      module
 6     the norms of s·B·A, never of A or B                           moehub.admission.norms
 7     signature, publisher's key, version                           moehub.admission.publisher
 8     the loss on public text, and the gain on its own              moehub.admission.canary
-9     the gate: plausible statistics, shares of weight and choice   moehub.admission.routing
+9     the statistics: counts that a text can have                   moehub.admission.plausibility
+      features that the counts imply                                moehub.admission.feature_evidence
+      what the gate would give it                                   moehub.admission.routing
 
 Each check is one small function that yields faults (`moehub.admission.check`); its name, with dashes, is the code
 of its refusal. What a check needs and nobody has at hand is said, never assumed. No check executes what it is given,

@@ -46,7 +46,7 @@ class Policy:
     """How far the gain that a card claims may lie above twice the one measured, both as shares of a loss; that of good
     experts lay .03 above at most."""
     most_tokens_per_trained: float = 100.0
-    """Tokens counted for each token trained on; good experts had 6 at most, and a short training on much text has more."""
+    """Tokens counted for each token trained on; good experts had 6 at most, a short training on much text has more."""
     most_evenness: float = 0.95
     """Entropy of the tokens over that of as many that are all as frequent; good experts' was .87 at most."""
     neutral_tokens: int = 1024
@@ -59,10 +59,10 @@ class Policy:
     least_chosen_weight: float = 0.12
     """Mean gate weight from which on that share counts: counts of a few hundred tokens say little and answer to all."""
     most_behind: float = 1.3
-    """Nats per token by which another's counts may explain text of its domain better than its own; good experts of little
-    text lay up to .87 behind others of the same domain, statistics of other domains 1.6 and more."""
+    """Nats per token by which another's counts may explain text of its domain better than its own; good experts of
+    little text lay up to .87 behind others of the same domain, statistics of other domains 1.6 and more."""
     most_feature_shift: float = 0.5
-    """Distance between the mean of its features and the one that its counts imply, in their own standard deviations; that
-    of good experts was .31 at most."""
+    """Distance between the mean of its features and the one that its counts imply, in their own standard deviations;
+    that of good experts was .31 at most."""
     most_feature_spread: float = 4.0
     """How many times the others' the variance of its features may be, or how many times less; good experts' was 1.9."""
