@@ -53,8 +53,8 @@ async def pass_on(request: Request, most: int, write: Callable[[bytes], None]) -
 
 
 def _each(gathered: list[bytes], write: Callable[[bytes], None]) -> None:
-    for piece in gathered:
-        write(piece)
+    # In one piece: a thread waits for the interpreter after each write, and there are 16 times as many pieces as MiB.
+    write(b"".join(gathered))
 
 
 async def lines(request: Request, most: int, longest: int) -> AsyncIterator[list[bytes]]:
