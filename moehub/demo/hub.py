@@ -3,9 +3,11 @@
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from moehub.hub import seen
 from moehub.hub.remote import RemoteHub
 
 ORGANISATION = "demo"
@@ -26,7 +28,7 @@ def running_hub(root: Path) -> Iterator[RemoteHub]:
     store = open_store(root, create=True)
     token, secret = store.tokens.create(ORGANISATION, [ORGANISATION], writes=True, lifetime=dt.timedelta(days=1))
     try:
-        with serve.running(ServerSettings(root, host=_LOOPBACK, port=0)) as url, _reachable():
+        with serve.running(ServerSettings(root, host=_LOOPBACK, port=0)) as url, _reachable(), _forgotten():
             yield RemoteHub(url, token=secret)
     finally:
         store.tokens.revoke(token.id)
@@ -36,18 +38,34 @@ def running_hub(root: Path) -> Iterator[RemoteHub]:
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
     """Let the client reach the loopback also where it is told to stay offline, or to go through a proxy."""
-    import huggingface_hub.constants
+    from huggingface_hub import constants
 
-    constants = huggingface_hub.constants
-    offline, exceptions = constants.HF_HUB_OFFLINE, {name: os.environ.get(name) for name in _PROXY_EXCEPTIONS}
+    offline = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = False
-    for name, value in exceptions.items():
-        os.environ[name] = ",".join(filter(None, [value, _LOOPBACK]))
+    exceptions = {name: ",".join(filter(None, [os.environ.get(name), _LOOPBACK])) for name in _PROXY_EXCEPTIONS}
+    try:
+        with _environment(exceptions):
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+@contextlib.contextmanager
+def _forgotten() -> Iterator[None]:
+    """Let nothing of this hub be remembered: its port is somebody else's tomorrow."""
+    with tempfile.TemporaryDirectory(prefix="moehub-demo-") as folder, _environment({seen.VARIABLE: folder}):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = offline
-        for name, value in exceptions.items():
+        for name, value in before.items():
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value

@@ -33,6 +33,7 @@ from moehub.federation.journal import GaveUp
 from moehub.federation.node.contributor import to_flower
 from moehub.federation.server.run import run
 from moehub.federation.settings import Gathering
+from moehub.hub import seen
 from moehub.hub.remote import RemoteHub
 from moehub.hubserver import serve
 from moehub.hubserver.settings import ServerSettings
@@ -114,6 +115,16 @@ def test_the_hub_is_reached_whatever_the_environment_says(tmp_path: Path, monkey
     close_session()
     assert constants.HF_HUB_OFFLINE is True
     assert os.environ["NO_PROXY"] == "example.org"
+
+
+def test_nothing_of_the_hub_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions seen at its address mean nothing to whoever listens there tomorrow."""
+    monkeypatch.setenv(seen.VARIABLE, str(tmp_path / "state"))
+    with running_hub(tmp_path / "hub") as hub:
+        seen.remember(hub.location, "demo/python", 7)
+        assert seen.highest(hub.location, "demo/python") == 7
+    assert seen.highest(hub.location, "demo/python") is None
+    assert not (tmp_path / "state").exists()
 
 
 def test_the_passage_is_test_text_with_a_name_for_each_token(shown: Demonstration) -> None:
