@@ -82,7 +82,8 @@ def _attack(place: Place, good: Sequence[Trained], beside: tuple[str, ...], opti
              if any(one.domain == domain and one.features for one in good)]  # fmt: skip
     names = [one.name for one in sorted(whole, key=lambda one: -one.gain)]
     triples = [(names[at], names[at - 1], names[at - 2]) for at in range(min(options.worlds, len(names)))]
-    learned, formal = [], []
+    learned: list[int] = []
+    formal: list[int] = []
     for number, one in enumerate(attacks.registered()):
         (learned if one.make.__module__.rpartition(".")[2] in _LEARNED else formal).append(number)
     items = [(place, number, triple, beside) for number in learned for triple in triples]
