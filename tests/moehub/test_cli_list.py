@@ -83,5 +83,5 @@ def test_an_empty_list_says_so_and_prints_no_result(hub: FolderHub) -> None:
     """Standard output stays empty, or an empty list for programs."""
     result = listed("--hub", hub.root, "--base", "acme/other")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr.replace("\n", " ").strip().endswith("offers no experts of acme/other")
+    assert " ".join(result.stderr.split()).endswith("offers no experts of acme/other")
     assert json.loads(listed("--hub", hub.root, "--base", "acme/other", "--json").stdout) == []
