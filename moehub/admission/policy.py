@@ -52,7 +52,7 @@ class Policy:
     neutral_tokens: int = 1024
     """Tokens of generic text, drawn from the null's counts, whose routes are looked at."""
     most_neutral_weight: float = 0.35
-    """Mean gate weight that an expert may have on generic text; prose of single packages' documentation had up to .29, and
+    """Mean gate weight that an expert may have on generic text; prose of single packages' documentation had .29, and
     a twin of the null has .5."""
     most_neutral_chosen: float = 0.95
     """Share of the tokens of generic text that an expert may answer; such prose answered up to .85."""
