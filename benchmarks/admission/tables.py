@@ -21,7 +21,8 @@ def section(
     """Return everything as Markdown."""
     who = (
         f"{len(trained)} experts were trained; the {good} that gained at least 1 % on what their own training held out "
-        "are the good ones. Thresholds were chosen on the first half alone."
+        "are the good ones. Thresholds were chosen on experts of earlier runs of the same recipes and texts, so the "
+        "second half is not wholly unseen."
     )
     return "\n\n".join(
         [
