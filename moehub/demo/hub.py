@@ -38,8 +38,9 @@ def running_hub(root: Path) -> Iterator[RemoteHub]:
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
     """Let the client reach the loopback also where it is told to stay offline, or to go through a proxy."""
-    from huggingface_hub import constants
+    import huggingface_hub.constants
 
+    constants = huggingface_hub.constants
     offline = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = False
     exceptions = {name: ",".join(filter(None, [os.environ.get(name), _LOOPBACK])) for name in _PROXY_EXCEPTIONS}
