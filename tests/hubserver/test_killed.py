@@ -15,7 +15,9 @@ import pytest
 from tests.hubserver import faults, killed
 from tests.hubserver.killed import SCENARIOS
 
-pytestmark = pytest.mark.skipif(not faults.possible(), reason="system calls are followed on Linux and x86-64 only")
+pytestmark = pytest.mark.skipif(
+    not faults.possible(), reason="system calls are followed on Linux and x86-64 only, where ptrace is allowed"
+)
 NIGHTLY = bool(os.environ.get("MOEHUB_NIGHTLY"))
 EVERY = {"make": 3, "backup": 2, "next backup": 5}
 """Scenario → of how many steps one is tried."""
