@@ -37,7 +37,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
@@ -49,6 +49,29 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all: beside its place, flushed to disk, then renamed."""
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file that its owner alone can read, whole or not at all.
+
+    Raises:
+        FileExistsError: something stands at `path`, and `replace` does not say that it may go.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # readable by its owner alone
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            temporary.replace(path)
+        else:
+            path.hardlink_to(temporary)  # Unlike a rename, it fails where somebody was quicker.
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush(path.parent)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -89,18 +112,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield building
         for name in files_below(building):
             (building / name).chmod(0o644)  # safetensors writes files that only their owner can read
-            _flush(building / name)
-        _flush(building)
+            flush(building / name)
+        flush(building)
         if path.exists():
             _exchange(building, path)
         else:
             building.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

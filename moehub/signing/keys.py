@@ -4,7 +4,6 @@ The fingerprint of a key is the sha256 of its public half in PEM: what a signatu
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -102,20 +101,11 @@ def parse_public(content: bytes, *, source: str) -> str:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, whole or not at all, and never in place of another."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
     try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(temporary)  # Unlike a rename, it fails where somebody was quicker.
+        files.write_private(path, content)
     except FileExistsError as error:
         raise SigningError(f"{path} appeared in this moment and is not overwritten: choose another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _written(key: ec.EllipticCurvePublicKey) -> str:

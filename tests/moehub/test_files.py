@@ -1,5 +1,6 @@
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,16 @@ def test_a_new_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def _half_written(temporary: Path) -> None:
     temporary.write_bytes(b"ne")
     raise KeyboardInterrupt
+
+
+def test_a_private_file_is_its_owners_alone_and_replaces_nothing_unasked(tmp_path: Path) -> None:
+    """A key is never readable by others, nor written over by accident; nothing is left beside it."""
+    path = tmp_path / "keys" / "key"
+    files.write_private(path, b"first")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        files.write_private(path, b"second")
+    assert path.read_bytes() == b"first"
+    files.write_private(path, b"third", replace=True)
+    assert path.read_bytes() == b"third"
+    assert list(path.parent.iterdir()) == [path]

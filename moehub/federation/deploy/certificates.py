@@ -6,7 +6,6 @@ that nears its end or is to hold for other names.
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +54,14 @@ def own(folder: Path, names: Iterable[str]) -> Certificates:
     wanted = [_general(name) for name in dict.fromkeys((*names, *ALWAYS))]
     if not (found.authority.exists() and signing.exists()):
         key = ec.generate_private_key(ec.SECP384R1())
-        write_key(signing, _pem(key))
+        files.write_private(signing, _pem(key), replace=True)
         _write(found.authority, _authority(key))
         found.certificate.unlink(missing_ok=True)
     if not _good(found, wanted):
         key = ec.generate_private_key(ec.SECP384R1())
         signed = _server(key, wanted, read(found.authority), _signing_key(signing))
         found.certificate.unlink(missing_ok=True)  # so that it never stands beside a key that is not its own
-        write_key(found.key, _pem(key))
+        files.write_private(found.key, _pem(key), replace=True)
         _write(found.certificate, signed)
     return found
 
@@ -80,21 +79,6 @@ def read(path: Path) -> x509.Certificate:
             f"{path} is no certificate in PEM ({error}): name the right file, or remove one that moehub made and it is "
             "made anew"
         ) from error
-
-
-def write_key(path: Path, content: bytes) -> None:
-    """Write a private key that its owner alone can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _good(found: Certificates, wanted: Sequence[x509.GeneralName]) -> bool:

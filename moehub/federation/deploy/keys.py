@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from moehub import files
 from moehub.errors import FederationError
-from moehub.federation.deploy.certificates import write_key
 
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 """That Flower takes."""
@@ -41,7 +40,7 @@ def ensure(key: Path) -> bool:
         content = pair.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
-        write_key(key, content)
+        files.write_private(key, content, replace=True)
     if not public_file(key).exists():
         files.write_text(public_file(key), f"{_written(pair.public_key())}\n")
     return made

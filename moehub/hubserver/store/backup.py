@@ -16,7 +16,7 @@ from moehub import files
 from moehub.console import Advance, progress
 from moehub.errors import HubError
 from moehub.hubserver.refusals import disk_in_sentences
-from moehub.hubserver.store.blobs import Blob, Blobs, flush
+from moehub.hubserver.store.blobs import Blob, Blobs
 from moehub.hubserver.store.database import now
 from moehub.hubserver.store.store import DATABASE, SECRET, Store, unfinished
 from moehub.hubserver.store.upkeep import alone
@@ -145,7 +145,7 @@ def _switch(snapshot: Path, database: Path) -> None:
     """
     if not database.is_file():
         snapshot.replace(database)
-        flush(database.parent)
+        files.flush(database.parent)
         return
     with _opened(snapshot) as taken, _opened(database) as copy:
         taken.backup(copy)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moehub import files
 from moehub.hubserver.refusals import disk_in_sentences
 
 
@@ -95,12 +96,12 @@ class Blobs:
             folder.mkdir(exist_ok=True)
         if folders:
             # Whoever made one may have been killed before its name was flushed: it is cheap to do it again.
-            flush(self.folder)
+            files.flush(self.folder)
         for blob, incoming in finished.items():
             incoming.chmod(0o440)
             incoming.replace(places[blob])
         for folder in folders:
-            flush(folder)
+            files.flush(folder)
 
     def intact(self, blob: Blob) -> bool:
         """Return whether the bytes are there, as far as their size tells."""
@@ -117,12 +118,3 @@ class Blobs:
                 if path.stat().st_mtime < time.time() - older_than:
                     found.append(path)
         return found
-
-
-def flush(folder: Path) -> None:
-    """Flush the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

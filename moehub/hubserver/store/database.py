@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from moehub import files
 from moehub.errors import HubError
 from moehub.hubserver.refusals import disk_in_sentences
-from moehub.hubserver.store.blobs import flush
 
 FORMAT = 1
 _WAIT = 60.0
@@ -195,7 +195,7 @@ def _make(path: Path) -> None:
             path.hardlink_to(name)
     finally:
         Path(name).unlink()
-    flush(path.parent)
+    files.flush(path.parent)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,14 +1,13 @@
 """The store of a hub: its parts over one root folder."""
 
 import contextlib
-import os
 import secrets
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from moehub import files
 from moehub.errors import HubError
-from moehub.hubserver.store.blobs import Blobs, flush
+from moehub.hubserver.store.blobs import Blobs
 from moehub.hubserver.store.database import Database
 from moehub.hubserver.store.heads import Heads
 from moehub.hubserver.store.history import History
@@ -90,15 +89,6 @@ def unfinished(root: Path) -> bool:
 def _secret(path: Path) -> bytes:
     """Return the hub's own secret, made where there is none."""
     if not path.exists():
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".secret.")  # readable by its owner alone
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(descriptor)
-            with contextlib.suppress(FileExistsError):  # another process was quicker: its secret counts
-                path.hardlink_to(name)
-        finally:
-            Path(name).unlink()
-        flush(path.parent)
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its secret counts
+            files.write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
