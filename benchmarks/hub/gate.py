@@ -14,13 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from benchmarks.hub import table, where
-from benchmarks.road import keep
+from benchmarks.hub import present, where
 from moehub.base import quiet_transformers
 from moehub.card import CARD_FILE, read_card
-from moehub.console import progress, results
+from moehub.console import progress
 from moehub.hubserver.checking import checker
 from moehub.hubserver.settings import ServerSettings
 from moehub.hubserver.store import trees
@@ -40,16 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     machine = where()
     rows = [(what, *(f"{1000 * seconds:.1f}" for seconds in found)) for what, found in measure(options.repeats).items()]
-    shown = Table(*_COLUMNS)
-    for row in rows:
-        shown.add_row(*row)
-    results.print(shown)
-    if options.write:
-        how = (
-            f"`python -m benchmarks.hub gate --write`: {options.repeats} experts of rank 16 on all linears of the "
-            "tests' small base. The first one starts the gate's process and identifies the base."
-        )
-        keep("The hub: the gate on push", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}")
+    how = (
+        f"`python -m benchmarks.hub gate --write`: {options.repeats} experts of rank 16 on all linears of the "
+        "tests' small base. The first one starts the gate's process and identifies the base."
+    )
+    present("The hub: the gate on push", _COLUMNS, rows, how=how, machine=machine, write=options.write)
 
 
 def measure(repeats: int) -> dict[str, tuple[float, float, float]]:

@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
-from benchmarks.hub import clients, servers, table, where
-from benchmarks.road import keep
-from moehub.console import progress, results
+from benchmarks.hub import clients, present, servers, where
+from moehub.console import progress
 
 _COLUMNS = ("what", "GB", "server's peak, MB", "s")
 _TOGETHER = 4
@@ -44,16 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     machine = where()
     rows = measure(options.folder, options.gigabytes, options.xet_gigabytes)
-    shown = Table(*_COLUMNS)
-    for row in rows:
-        shown.add_row(*row)
-    results.print(shown)
-    if options.write:
-        how = (
-            "`python -m benchmarks.hub memory --write`: random bytes; the server's process alone, without a gate. "
-            "MB are millions of bytes."
-        )
-        keep("The hub: memory", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}")
+    how = (
+        "`python -m benchmarks.hub memory --write`: random bytes; the server's process alone, without a gate. "
+        "MB are millions of bytes."
+    )
+    present("The hub: memory", _COLUMNS, rows, how=how, machine=machine, write=options.write)
 
 
 def measure(folder: Path | None, gigabytes: float, xet_gigabytes: float) -> list[tuple[str, ...]]:

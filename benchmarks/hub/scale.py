@@ -19,12 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx2
-from rich.table import Table
 
-from benchmarks.hub import clients, servers, table, where
-from benchmarks.road import keep
+from benchmarks.hub import clients, present, servers, where
 from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD_FILE, README, BasePin, Card, Metrics, Stage
-from moehub.console import progress, results
+from moehub.console import progress
 from moehub.hub.model_card import EXPERT_TAG, render_expert
 from moehub.hubserver.store import trees
 from moehub.hubserver.store.history import Change
@@ -53,17 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         memory = (
             f"The server's peak memory: {before / 1e6:.0f} MB at the start, {served.memory() / 1e6:.0f} MB at the end."
         )
-    shown = Table(*_COLUMNS)
-    for row in rows:
-        shown.add_row(*row)
-    results.print(shown)
-    results.print(memory)
-    if options.write:
-        how = (
-            f"`python -m benchmarks.hub scale --write`: {options.experts} experts of {_BASES} bases by {_AUTHORS} "
-            f"authors, {options.requests} requests of each kind, one after another. kB: of one answer, the median."
-        )
-        keep("The hub: many experts", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}\n\n{memory}")
+    how = (
+        f"`python -m benchmarks.hub scale --write`: {options.experts} experts of {_BASES} bases by {_AUTHORS} "
+        f"authors, {options.requests} requests of each kind, one after another. kB: of one answer, the median."
+    )
+    present("The hub: many experts", _COLUMNS, rows, how=how, machine=machine, write=options.write, below=memory)
 
 
 @contextlib.contextmanager

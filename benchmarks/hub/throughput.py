@@ -15,11 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
-from benchmarks.hub import clients, servers, table, where
-from benchmarks.road import keep
-from moehub.console import progress, results
+from benchmarks.hub import clients, present, servers, where
+from moehub.console import progress
 
 _COLUMNS = ("way", "s, median [least, most]", "MB/s", "ratio, median [least, most]", "against")
 _UP, _DOWN, _NOWHERE = "cp + fsync + sha256", "nginx, curl to a file", "nginx, curl to nowhere"
@@ -45,17 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         turns = measure(Path(place), options.megabytes * 1_000_000, options.repeats)
     rows = [_row(way, turns, options.megabytes) for way in turns[0]]
-    shown = Table(*_COLUMNS)
-    for row in rows:
-        shown.add_row(*row)
-    results.print(shown)
-    if options.write:
-        how = (
-            f"`python -m benchmarks.hub throughput --write`: {options.megabytes} MB of random bytes, {options.repeats} "
-            "turns, all ways in each. `cp` is followed by fsync, as the hub does before it answers; the client "
-            "computes the sha256 too, before it sends."
-        )
-        keep("The hub: throughput", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}")
+    how = (
+        f"`python -m benchmarks.hub throughput --write`: {options.megabytes} MB of random bytes, {options.repeats} "
+        "turns, all ways in each. `cp` is followed by fsync, as the hub does before it answers; the client "
+        "computes the sha256 too, before it sends."
+    )
+    present("The hub: throughput", _COLUMNS, rows, how=how, machine=machine, write=options.write)
 
 
 def measure(place: Path, size: int, repeats: int) -> list[dict[str, float]]:

@@ -18,11 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
-from benchmarks.hub import clients, servers, table, where
-from benchmarks.road import keep
-from moehub.console import progress, results
+from benchmarks.hub import clients, present, servers, where
+from moehub.console import progress
 
 _COLUMNS = ("writers", "made", "told that they are late", "lost", "s for all", "ms a commit, median", "ms, most")
 _STALE = 412
@@ -62,16 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 turns.append(_turn(served.url, repo, options.writers, named=named))
                 advance()
             rows.append(_row(options.writers, turns, named=named))
-    shown = Table(*_COLUMNS)
-    for row in rows:
-        shown.add_row(*row)
-    results.print(shown)
-    if options.write:
-        how = (
-            f"`python -m benchmarks.hub writers --write`: {options.repeats} turns of a kind, each with its own repo; "
-            "counts are of all turns, seconds medians over turns."
-        )
-        keep("The hub: many writers", f"{how}\n\n{machine}\n\n{table(_COLUMNS, rows)}")
+    how = (
+        f"`python -m benchmarks.hub writers --write`: {options.repeats} turns of a kind, each with its own repo; "
+        "counts are of all turns, seconds medians over turns."
+    )
+    present("The hub: many writers", _COLUMNS, rows, how=how, machine=machine, write=options.write)
 
 
 def _turn(url: str, repo: str, writers: int, *, named: bool) -> Turn:
