@@ -6,7 +6,7 @@ SOURCES := moehub experts router merge tests benchmarks
 DEMO_OUTPUT ?= demo-output
 
 # The names of our modules: a new file must be linked into the strict editable install.
-MODULES := $(shell find moehub experts router merge -name '*.py' -o -name '*.j2' | LC_ALL=C sort | cksum | cut -d' ' -f1)
+MODULES := $(shell find moehub experts router merge -name '*.py' -o -name '*.j2' -o -name '*.cpp' -o -name '*.h' | LC_ALL=C sort | cksum | cut -d' ' -f1)
 
 # Seconds for which each target of tests/fuzz is fuzzed.
 FUZZ_SECONDS ?= 300

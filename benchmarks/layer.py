@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from moehub.experts.adapter import Adapter
 from moehub.experts.statistics import Statistics
-from moehub.merge.stack import attach
+from moehub.merge.stack import stack
 from moehub.router.backends import BACKENDS
 from moehub.router.gate import PosteriorGate
 from moehub.router.layer import Switchboard
@@ -51,7 +51,7 @@ def main() -> None:
 def _measure(dtype: torch.dtype, experts: int, layers: int, repeats: int) -> None:
     base = _base(dtype, layers)
     board = Switchboard(BACKENDS["loop"])
-    attach(base, _adapters(base, experts), board)
+    stack(base, _adapters(base, experts), board)
     gate = _gate(experts)
     generator = torch.Generator().manual_seed(1)
     works = {"prefill 4 × 256": (4, 256), "decode batch 1": (1, 1), "decode batch 8": (8, 1)}

@@ -6,16 +6,18 @@ An adapter's configuration comes from a stranger: what the sparse layer does not
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from moehub.card import ADAPTER_CONFIG
+from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from moehub.errors import ExpertError
 from moehub.experts.folder import Expert
+from moehub.tensorfile import Span, TensorFile
 
 KEY = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])\.weight")
 _INITS = (True, False, "gaussian", "eva", "orthogonal")
@@ -80,30 +82,77 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+class MappedPairs(Mapping[str, tuple[Tensor, Tensor]]):
+    """A and B of each linear in a file that is mapped: nothing is read before somebody looks."""
+
+    def __init__(self, file: TensorFile, names: Mapping[str, tuple[str, str]]) -> None:
+        """Keep the file, and under which names a linear's A and B stand in it."""
+        self.file, self.names = file, names
+
+    def __getitem__(self, linear: str) -> tuple[Tensor, Tensor]:
+        down, up = self.names[linear]
+        return self.file.tensor(down), self.file.tensor(up)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def spans(self, linear: str) -> tuple[Span, Span]:
+        """Return where A and B of a linear lie."""
+        down, up = self.names[linear]
+        return self.file.spans[down], self.file.spans[up]
+
+
 def read_adapter(expert: Expert) -> Adapter:
-    """Return the adapter of an expert.
+    """Return the adapter of an expert, after a look at every value.
 
     Raises:
         ExpertError: the weights are damaged, not finite, or hold anything but pairs of lora_A and lora_B.
     """
+    adapter = map_adapter(expert)
+    broken = [linear for linear, pair in adapter.pairs.items() if not all(bool(torch.isfinite(one).all()) for one in pair)]
+    if broken:
+        raise ExpertError(
+            f"the adapter of {expert.name!r} holds values that are not finite in {broken[0]} ({len(broken)} linears in "
+            "all): the training diverged; train the expert again with a smaller learning rate"
+        )
+    return adapter
+
+
+def map_adapter(expert: Expert) -> Adapter:
+    """Return the adapter of an expert in its mapped file: names and shapes are checked, no value is read.
+
+    Raises:
+        ExpertError: the file is damaged, or holds anything but pairs of lora_A and lora_B.
+    """
     config = read_config(expert.folder)
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in expert.adapter().items():
+    path = expert.folder / ADAPTER_WEIGHTS
+    try:
+        file = TensorFile(path)
+    except (OSError, ValueError) as error:
+        raise ExpertError(f"{path} cannot be read ({error}): pull the expert again") from error
+    found: dict[str, dict[str, str]] = {}
+    for name in file.spans:
         match = KEY.fullmatch(name)
         if match is None:
             raise ExpertError(
                 f"the adapter of {expert.name!r} holds a tensor {name!r}, expected only lora_A and lora_B of linears: "
                 "train it without embeddings or saved modules"
             )
-        found.setdefault(match["linear"], {})[match["part"]] = tensor
-    for linear, parts in found.items():
-        if set(parts) != {"A", "B"} or parts["A"].ndim != 2 or parts["B"].ndim != 2:
+        found.setdefault(match["linear"], {})[match["part"]] = name
+    names, scales = {}, {}
+    for linear, parts in sorted(found.items()):
+        shapes = {part: file.spans[name].shape for part, name in parts.items()}
+        if set(parts) != {"A", "B"} or any(len(shape) != 2 for shape in shapes.values()):  # noqa: PLR2004 (matrices)
             raise ExpertError(f"the adapter of {expert.name!r} lacks lora_A or lora_B of {linear!r}: pull it again")
-        if parts["A"].shape[0] != parts["B"].shape[1]:
-            shapes = f"{tuple(parts['A'].shape)} and {tuple(parts['B'].shape)}"
-            raise ExpertError(f"lora_A and lora_B of {linear!r} in {expert.name!r} do not fit together ({shapes})")
-    pairs = {linear: (parts["A"], parts["B"]) for linear, parts in sorted(found.items())}
-    return Adapter(pairs, {linear: _scale(config, linear, A.shape[0]) for linear, (A, _) in pairs.items()})
+        if shapes["A"][0] != shapes["B"][1]:
+            both = f"{shapes['A']} and {shapes['B']}"
+            raise ExpertError(f"lora_A and lora_B of {linear!r} in {expert.name!r} do not fit together ({both})")
+        names[linear] = parts["A"], parts["B"]
+        scales[linear] = _scale(config, linear, shapes["A"][0])
+    return Adapter(MappedPairs(file, names), scales)
 
 
 def by_pattern(patterns: Mapping[str, float] | None, linear: str, otherwise: float) -> float:

@@ -13,7 +13,7 @@ from moehub import files
 from moehub.base import Base
 from moehub.card import CARD_FILE
 from moehub.errors import BaseModelError, ConfigError, MergeError
-from moehub.experts.adapter import Adapter, read_adapter
+from moehub.experts.adapter import Adapter, map_adapter
 from moehub.experts.folder import Expert, open_expert
 from moehub.merge.assemble import BASE_FOLDER, CONFIG_FILE, EXPERTS_FOLDER, read_tables
 from moehub.merge.configuration import MoehubConfig
@@ -57,7 +57,7 @@ def load_parts(reference: str, *, base: str | None, hub_options: Mapping[str, An
         config,
         find_base(config, folder, base),
         experts,
-        tuple(read_adapter(expert) for expert in experts),
+        tuple(map_adapter(expert) for expert in experts),
         load_gate(read_tables(folder), settings, names=[expert.name for expert in experts], has_null=config.null),
         settings,
     )

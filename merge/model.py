@@ -8,7 +8,7 @@ Shapes: B batch, T tokens, E experts.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from moehub.merge.configuration import MoehubConfig
 from moehub.merge.load import Parts, load_parts
 from moehub.merge.mask import text_mask
 from moehub.merge.save import save_parts
-from moehub.merge.stack import attach
+from moehub.merge.stack import shelve, stack
 from moehub.router.arrow import ArrowGate
-from moehub.router.backends import AUTO, BACKENDS, choose
+from moehub.router.backends import AUTO, BACKENDS, NATIVE, choose
 from moehub.router.gate import PosteriorGate, Recorder, Shared
-from moehub.router.layer import Switchboard
+from moehub.router.layer import MoELinear, Switchboard
 from moehub.router.method import NULL
+from moehub.router.native.shelf import Shelf
 from moehub.router.route import Route
 from moehub.router.window import GateState, Window
 
@@ -45,26 +46,37 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config: MoehubConfig, *, base: PreTrainedModel, parts: Parts, backend: str = AUTO) -> None:
-        """Put a MoE together; use `from_pretrained`.
-
-        Args:
-            config: the MoE's configuration.
-            base: the loaded base; its linears are replaced.
-            parts: what `moehub.merge.load.load_parts` returned.
-            backend: how the sparse layers are computed, or `auto`.
-        """
+    def __init__(
+        self,
+        config: MoehubConfig,
+        *,
+        base: PreTrainedModel,
+        parts: Parts,
+        backend: str = AUTO,
+        trainable: bool = False,
+        resident: int | None = None,
+    ) -> None:
+        """Put a MoE together; use `from_pretrained`, which says what the arguments are."""
         config._attn_implementation = base.config._attn_implementation  # noqa: SLF001 (transformers has no public way)
         super().__init__(config)
         self.names: list[str] = [expert.name for expert in parts.experts]
         self.parts = parts
-        rank = max(A.shape[0] for adapter in parts.adapters for A, _ in adapter.pairs.values())
         self.backend, self.backend_reason = choose(
-            backend, experts=len(self.names), rank=rank, dtype=base.dtype, device=base.device
+            backend,
+            experts=len(self.names),
+            rank=max(expert.card.rank for expert in parts.experts),
+            dtype=base.dtype,
+            device=base.device,
+            trainable=trainable,
         )
-        self.board = Switchboard(BACKENDS[self.backend])
+        self.board = Switchboard(BACKENDS.get(self.backend))
         self.base = base
-        self.sparse_layers = attach(base, parts.adapters, self.board)
+        self.shelf: Shelf | None = None
+        self.sparse_layers: Mapping[str, MoELinear]
+        if self.backend == NATIVE:
+            self.sparse_layers, self.shelf = shelve(base, parts.adapters, self.board, base.dtype, limit=resident)
+        else:
+            self.sparse_layers = stack(base, parts.adapters, self.board)
         self.gate: PosteriorGate | ArrowGate = parts.gate.to(base.device)
         self.generation_config = base.generation_config
         # Our own configuration would make the base's anew at every call, a millisecond each.
@@ -81,6 +93,8 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         config: MoehubConfig | None = None,
         base_location: str | None = None,
         backend: str = AUTO,
+        trainable: bool = False,
+        resident: int | None = None,
         dtype: torch.dtype | str = "auto",
         device_map: Any = None,
         **others: Any,
@@ -91,7 +105,10 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             pretrained_model_name_or_path: the MoE.
             config: its configuration, where it was read already.
             base_location: where the base is, if not where the MoE says; its digest decides.
-            backend: `auto`, or a backend by name.
+            backend: `auto`, or a backend by name; `backend` and `backend_reason` of the model say which it became.
+            trainable: whether the experts are to be trained: then they are held as stacked parameters (`A` and `B` of
+                the layers in `sparse_layers`), else a CPU reads them from the files that they came in.
+            resident: bytes that experts read from files may take in memory at a time; None: all may stay.
             dtype: of the base and the experts; `auto` as the base was saved.
             device_map: passed to the base.
             others: `revision`, `token`, `cache_dir`, `attn_implementation` and the like, as for any model.
@@ -99,13 +116,16 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             MergeError: the folder is no MoE, or a part of it is missing or damaged.
             BaseModelError: the base cannot be found, or is not the one the experts were trained on.
+            RouterError: the backend that was asked for cannot be used here.
         """
         parts = load_parts(str(pretrained_model_name_or_path), base=base_location, hub_options=others)
         options = {key: value for key, value in others.items() if key in ("attn_implementation", "max_memory")}
         if device_map is not None:
             options["device_map"] = device_map
         loaded = parts.base.load_model(dtype=dtype if dtype is not None else "auto", **options)
-        return cls(config or parts.config, base=loaded, parts=parts, backend=backend)
+        return cls(
+            config or parts.config, base=loaded, parts=parts, backend=backend, trainable=trainable, resident=resident
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
         """Write the MoE's folder: experts and gate as they are in memory now, the base by reference.

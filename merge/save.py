@@ -19,7 +19,7 @@ from moehub.merge.load import Parts, refuse_foreign
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.stack import unstack
 from moehub.router.gate import load_gate
-from moehub.router.layer import MoELinear
+from moehub.router.layer import MoELinear, StackedLinear
 
 
 def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, output: Path) -> None:
@@ -36,8 +36,9 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
     with files.new_folder(output) as folder:
         shutil.copytree(parts.folder, folder, dirs_exist_ok=True)
         cards = {}
-        for number, expert in enumerate(parts.experts):
-            tensors = unstack(layers, number, parts.adapters[number])
+        stacked = {key: layer for key, layer in layers.items() if isinstance(layer, StackedLinear)}
+        for number, expert in enumerate(parts.experts if stacked else ()):  # on a shelf nothing can change
+            tensors = unstack(stacked, number, parts.adapters[number])
             published = load_file(expert.folder / ADAPTER_WEIGHTS)
             # Loaded in another precision is not trained: compare as the layers hold them.
             if any(

@@ -1,4 +1,4 @@
-"""Stack the experts' adapters and put them beside the base's linears.
+"""Put the experts' adapters beside the base's linears: stacked, or on a shelf where their files are mapped.
 
 Shapes: E experts, r rank: the largest at that linear, rounded up to a multiple of 8; the rest is zeros.
 """
@@ -10,32 +10,63 @@ from torch import Tensor, nn
 
 from moehub.errors import MergeError
 from moehub.experts.adapter import Adapter
-from moehub.router.layer import MoELinear, Switchboard
+from moehub.router.layer import MoELinear, StackedLinear, Switchboard
+from moehub.router.native.layer import ShelvedLinear
+from moehub.router.native.shelf import Shelf
 
 _MULTIPLE = 8
 """`grouped_mm` wants rows that begin at multiples of 16 bytes: 8 values of 16 bits."""
 
 
-def attach(base: nn.Module, adapters: Sequence[Adapter], board: Switchboard) -> dict[str, MoELinear]:
-    """Replace every linear that an adapter targets by a sparse layer, and return those by name.
+def stack(base: nn.Module, adapters: Sequence[Adapter], board: Switchboard) -> dict[str, StackedLinear]:
+    """Replace every linear that an adapter targets by one with stacked experts, and return those by name.
 
     Raises:
         MergeError: an adapter targets something that the base does not have.
     """
-    modules = dict(base.named_modules())
-    layers = {}
-    for key in sorted({key for adapter in adapters for key in adapter.pairs}):
-        linear = modules.get(key)
-        if linear is None:
-            raise MergeError(f"the base has no linear {key!r}: it is not the base that these experts were trained on")
-        layer = _layer(linear, key, adapters, board)
-        parent, _, name = key.rpartition(".")
-        setattr(modules[parent], name, layer)
-        layers[key] = layer
+    layers = {key: _stacked(linear, key, adapters, board) for key, linear in _targets(base, adapters).items()}
+    _replace(base, layers)
     return layers
 
 
-def _layer(linear: nn.Module, key: str, adapters: Sequence[Adapter], board: Switchboard) -> MoELinear:
+def shelve(
+    base: nn.Module, adapters: Sequence[Adapter], board: Switchboard, dtype: torch.dtype, *, limit: int | None = None
+) -> tuple[dict[str, ShelvedLinear], Shelf]:
+    """Replace every linear that an adapter targets by one whose experts stand on a shelf; return those by name, and it.
+
+    Args:
+        base: on the CPU.
+        adapters: of the experts, in canonical order.
+        board: where the layers find their route.
+        dtype: the precision of the experts' arithmetic.
+        limit: bytes that experts may take in memory; None: no limit.
+
+    Raises:
+        MergeError: an adapter targets something that the base does not have.
+    """
+    targets = _targets(base, adapters)
+    shelf = Shelf(adapters, dtype, limit=limit)
+    layers = {key: ShelvedLinear(linear, key=key, shelf=shelf, board=board) for key, linear in targets.items()}
+    _replace(base, layers)
+    return layers, shelf
+
+
+def _targets(base: nn.Module, adapters: Sequence[Adapter]) -> dict[str, nn.Module]:
+    modules, targets = dict(base.named_modules()), {}
+    for key in sorted({key for adapter in adapters for key in adapter.pairs}):
+        if key not in modules:
+            raise MergeError(f"the base has no linear {key!r}: it is not the base that these experts were trained on")
+        targets[key] = modules[key]
+    return targets
+
+
+def _replace(base: nn.Module, layers: Mapping[str, MoELinear]) -> None:
+    for key, layer in layers.items():
+        parent, _, name = key.rpartition(".")
+        setattr(base.get_submodule(parent), name, layer)
+
+
+def _stacked(linear: nn.Module, key: str, adapters: Sequence[Adapter], board: Switchboard) -> StackedLinear:
     weight: Tensor = linear.weight  # type: ignore[assignment]
     present = [adapter.pairs[key] for adapter in adapters if key in adapter.pairs]
     rank = max(A.shape[0] for A, _ in present)
@@ -50,10 +81,10 @@ def _layer(linear: nn.Module, key: str, adapters: Sequence[Adapter], board: Swit
             A_stack[number, : len(A)] = A
             B_stack[number, : len(A)] = B.T
             scale[number] = adapter.scales[key]
-    return MoELinear(linear, key=key, A=A_stack, B=B_stack, scale=scale, board=board).to(weight.device)
+    return StackedLinear(linear, key=key, A=A_stack, B=B_stack, scale=scale, board=board).to(weight.device)
 
 
-def unstack(layers: Mapping[str, MoELinear], number: int, adapter: Adapter) -> dict[str, Tensor]:
+def unstack(layers: Mapping[str, StackedLinear], number: int, adapter: Adapter) -> dict[str, Tensor]:
     """Return one expert's tensors as they stand in the stacks now, under PEFT's names, in the layers' own dtype."""
     tensors = {}
     for key, (A, _) in adapter.pairs.items():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from moehub.card import BasePin
 from moehub.console import progress
 from moehub.errors import BaseModelError
+from moehub.tensorfile import Span, spans
 
 if TYPE_CHECKING:
     import torch
@@ -192,16 +193,20 @@ def weights_digest(folder: Path) -> str:
 
 def _digest_tensors(shards: list[Path]) -> str:
     digest = hashlib.sha256()
-    spans = sorted((name, shard, *span) for shard in shards for name, span in _spans(shard).items())
-    size = sum(end - begin for *_, begin, end in spans)
+    found = sorted(((name, shard, span) for shard in shards for name, span in _spans(shard).items()), key=_place)
+    size = sum(span.end - span.begin for *_, span in found)
     bar = progress("reading the base's weights", size, in_bytes=True) if size > _LONG else nullcontext(_silent)
     with bar as advance:
-        for name, shard, dtype, shape, begin, end in spans:
-            digest.update(f"{name}\0{dtype}\0{shape}\n".encode())
-            for chunk in _bytes(shard, begin, end):
+        for name, shard, span in found:
+            digest.update(f"{name}\0{span.dtype}\0{span.shape}\n".encode())
+            for chunk in _bytes(shard, span.begin, span.end):
                 digest.update(chunk)
                 advance(len(chunk))
     return digest.hexdigest()
+
+
+def _place(found: tuple[str, Path, Span]) -> tuple[str, Path]:
+    return found[:2]
 
 
 def _bytes(shard: Path, begin: int, end: int) -> Iterator[bytes]:
@@ -220,23 +225,10 @@ def _silent(_steps: int = 1, _note: str = "") -> None:
     """Show nothing: the work is short."""
 
 
-def _spans(shard: Path) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    """Return each tensor's dtype, shape and the range of bytes it takes in a safetensors file."""
+def _spans(shard: Path) -> dict[str, Span]:
     try:
-        with shard.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        return {
-            name: (
-                entry["dtype"],
-                tuple(entry["shape"]),
-                8 + length + entry["data_offsets"][0],
-                8 + length + entry["data_offsets"][1],
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return spans(shard)
+    except ValueError as error:
         raise BaseModelError(f"{shard} is no safetensors file ({error}): download the base again") from error
 
 

@@ -22,33 +22,40 @@ class Routing(Protocol):
 class Switchboard:
     """What the gate tells the layers: one object shared by a MoE's layers, set before each forward."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
         self.backend = backend
+        """What computes layers whose experts are stacked; None where there are none."""
         self.routing: Routing | None = None
         """None: every layer is its linear of the base."""
 
 
 class MoELinear(nn.Module):
-    """y = W x + Σ_e g_e·s_e·B_e A_e x over the experts that the switchboard's route names."""
+    """y = W x + Σ_e g_e·s_e·B_e A_e x over the experts that the switchboard's route names.
 
-    def __init__(self, linear: nn.Module, *, key: str, A: Tensor, B: Tensor, scale: Tensor, board: Switchboard) -> None:
+    How the experts are held, and so what adds them, is a subclass's own.
+    """
+
+    def __init__(self, linear: nn.Module, *, key: str, board: Switchboard) -> None:
         """Wrap a linear of the base.
 
         Args:
             linear: maps [..., d_in] to [..., d_out].
             key: the linear's name in the base.
-            A: down projections, [E, r, d_in].
-            B: up projections, transposed, [E, r, d_out].
-            scale: LoRA scale of each expert, [E].
             board: where the route of the forward under way is found.
         """
         super().__init__()
         self.linear = linear
         self.key = key
         self.board = board
-        self.A, self.B = nn.Parameter(A, requires_grad=False), nn.Parameter(B, requires_grad=False)
-        self.register_buffer("scale", scale)
-        self.scale: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the experts' arithmetic."""
+        raise NotImplementedError
+
+    def add(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
+        """Return y [T, d_out] with the experts' contributions for x [T, d_in] added, both of the layer's dtype."""
+        raise NotImplementedError
 
     @property
     def weight(self) -> Tensor:
@@ -65,11 +72,36 @@ class MoELinear(nn.Module):
         y: Tensor = self.linear(x)
         if self.board.routing is None:
             return y
-        flat = x.reshape(-1, x.shape[-1])
+        flat, rows, dtype = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), self.dtype
         route = self.board.routing.route(self.key, flat).to(x.device)
-        rows = y.reshape(-1, y.shape[-1])
-        dtype = self.A.dtype
-        out = self.board.backend(
-            flat.to(dtype), rows.to(dtype), route, A=self.A, B=self.B, scale=self.scale.to(torch.float32)
-        )
-        return out.to(y.dtype).view_as(y)
+        return self.add(flat.to(dtype), rows.to(dtype), route).to(y.dtype).view_as(y)
+
+
+class StackedLinear(MoELinear):
+    """The experts as two stacked tensors, which can be trained and live on any device."""
+
+    def __init__(self, linear: nn.Module, *, key: str, A: Tensor, B: Tensor, scale: Tensor, board: Switchboard) -> None:
+        """Wrap a linear of the base.
+
+        Args:
+            linear: maps [..., d_in] to [..., d_out].
+            key: the linear's name in the base.
+            A: down projections, [E, r, d_in].
+            B: up projections, transposed, [E, r, d_out].
+            scale: LoRA scale of each expert, [E].
+            board: where the route of the forward under way is found, and the backend.
+        """
+        super().__init__(linear, key=key, board=board)
+        self.A, self.B = nn.Parameter(A, requires_grad=False), nn.Parameter(B, requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.scale: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the stacks."""
+        return self.A.dtype
+
+    def add(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
+        """Return what the switchboard's backend makes of it."""
+        assert self.board.backend is not None  # noqa: S101 (who stacks experts names a backend)
+        return self.board.backend(x, y, route, A=self.A, B=self.B, scale=self.scale.to(torch.float32))

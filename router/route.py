@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
-    """At most K experts for each token; a pair of weight 0 is inactive, and a token may have none."""
+    """At most K experts for each token; a pair of weight 0 is inactive, and a token may have none.
+
+    Two routes are the same only if they are one object: what is made of a route can be kept under it.
+    """
 
     indices: Tensor
     """int64 [T, K]; what stands beside a weight of 0 does not matter but is below E."""

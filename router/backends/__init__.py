@@ -1,8 +1,13 @@
-"""Ways to compute the sparse layer, all behind the signature of `loop`.
+"""Ways to compute the sparse layer, and the choice between them.
 
-backend(x [T, d_in], y [T, d_out], route, *, A [E, r, d_in], B [E, r, d_out], scale [E]) -> [T, d_out]
+Those for stacked experts stand behind the signature of `loop`:
+
+    backend(x [T, d_in], y [T, d_out], route, *, A [E, r, d_in], B [E, r, d_out], scale [E]) -> [T, d_out]
+
+`native` reads experts from the files that they came in (`moehub.router.native`).
 """
 
+import os
 from typing import Protocol
 
 import torch
@@ -15,6 +20,9 @@ from moehub.router.backends.loop import loop
 from moehub.router.route import Route
 
 AUTO = "auto"
+NATIVE = "native"
+VARIABLE = "MOEHUB_BACKEND"
+"""The environment variable that names what `auto` is to be."""
 
 
 class Backend(Protocol):
@@ -35,20 +43,62 @@ _DENSE_UP_TO = {
 _DENSE_UP_TO_ELSEWHERE = 256
 
 
-def choose(name: str, *, experts: int, rank: int, dtype: torch.dtype, device: torch.device) -> tuple[str, str]:
+def names() -> tuple[str, ...]:
+    """Return what `--backend` can be, `auto` left out."""
+    return (NATIVE, *BACKENDS)
+
+
+def native_lacks(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Return why the compiled kernel cannot be used, or None: it can, and is compiled now if it was not yet."""
+    from moehub.router.native import library
+    from moehub.router.native.compiler import library as compiled
+
+    if device.type != "cpu":
+        return f"it is for CPUs, not for {device.type}"
+    if dtype not in library.DTYPES:
+        return f"it multiplies {' and '.join(str(one) for one in library.DTYPES)}, not {dtype}"
+    try:
+        compiled()
+    except RouterError as error:
+        return str(error)
+    return None
+
+
+def choose(
+    name: str, *, experts: int, rank: int, dtype: torch.dtype, device: torch.device, trainable: bool = False
+) -> tuple[str, str]:
     """Return the name of the backend to use and the reason.
 
+    Args:
+        name: a backend, or `auto`, which the variable MOEHUB_BACKEND decides where it is set.
+        experts: E.
+        rank: the largest rank of an expert.
+        dtype: of the base.
+        device: of the base.
+        trainable: whether the experts are to be trained, for which they must be stacked.
+
     Raises:
-        RouterError: there is no backend of that name.
+        RouterError: there is no backend of that name, or it cannot be used here.
     """
+    reason = "asked for by name"
+    if name == AUTO and (named := os.environ.get(VARIABLE)):
+        name, reason = named, f"asked for by {VARIABLE}"
+    if name not in (AUTO, *names()):
+        raise RouterError(f"there is no backend {name!r}, expected auto, {', '.join(names())}: `moehub doctor` lists them")
+    if name == NATIVE and (lack := "it reads experts, and cannot train them" if trainable else native_lacks(dtype, device)):
+        raise RouterError(f"the backend 'native' cannot be used here: {lack}. Leave it out, or name another")
     if name != AUTO:
-        if name not in BACKENDS:
-            raise RouterError(
-                f"there is no backend {name!r}, expected auto, {', '.join(BACKENDS)}: `moehub doctor` lists them"
-            )
-        return name, "asked for by name"
+        return name, reason
+    lack = "the experts are to be trained" if trainable else native_lacks(dtype, device)
+    if lack is None:
+        return NATIVE, f"compiled for this CPU, {dtype}"
+    return _stacked(experts, rank, dtype, device, lack)
+
+
+def _stacked(experts: int, rank: int, dtype: torch.dtype, device: torch.device, lack: str) -> tuple[str, str]:
     limit = _DENSE_UP_TO.get((device.type, dtype), _DENSE_UP_TO_ELSEWHERE)
     size = f"{experts} experts × rank {rank} = {experts * rank}"
+    without = f"; not native: {lack}" if device.type == "cpu" else ""
     if experts * rank <= limit:
-        return "dense", f"{size} ≤ {limit} on {device.type} in {dtype}"
-    return "grouped", f"{size} > {limit} on {device.type} in {dtype}"
+        return "dense", f"{size} ≤ {limit} on {device.type} in {dtype}{without}"
+    return "grouped", f"{size} > {limit} on {device.type} in {dtype}{without}"

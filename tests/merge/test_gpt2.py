@@ -13,7 +13,7 @@ from moehub import base as bases
 from moehub.experts.linears import linear_shapes
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.model import MoehubForCausalLM
-from moehub.router.backends import BACKENDS
+from moehub.router.backends import names
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
 from tests.world import CODE, LAW
@@ -67,7 +67,7 @@ def test_a_forced_expert_equals_peft(base: Path, experts: list[Path], tmp_path: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers under an old name
         peft = PeftModel.from_pretrained(bases.find(str(base)).load_model(dtype=torch.float32), str(experts[0])).eval()
-    for backend in BACKENDS:
+    for backend in names():
         model, ids = load(moe, backend=backend)
         with model.forced("law"):
             torch.testing.assert_close(model(ids).logits, peft(ids).logits, atol=1e-5, rtol=0)
@@ -96,7 +96,7 @@ def test_cached_decoding_equals_one_forward(base: Path, experts: list[Path], tmp
 @torch.no_grad()
 def test_a_trained_expert_is_written_as_peft_reads_it(base: Path, experts: list[Path], tmp_path: Path) -> None:
     """What was changed in the sparse layers is saved under PEFT's names and in PEFT's orientation."""
-    model, ids = load(assemble(base, experts, tmp_path / "moe"))
+    model, ids = load(assemble(base, experts, tmp_path / "moe"), trainable=True)
     model.sparse_layers["transformer.h.0.attn.c_attn"].B[model.names.index("law"), :3] += 0.25
     model.save_pretrained(tmp_path / "saved")
     weights = load_file(tmp_path / "saved" / "experts" / "law" / "adapter_model.safetensors")

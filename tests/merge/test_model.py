@@ -14,7 +14,7 @@ from moehub.errors import BaseModelError, ExpertError, MergeError, RouterError
 from moehub.experts.folder import open_expert
 from moehub.merge.merging import Recipe, prepare
 from moehub.merge.model import MoehubForCausalLM
-from moehub.router.backends import BACKENDS
+from moehub.router.backends import names
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
 from tests.world import CODE, GENERIC, LAW, World
@@ -90,7 +90,7 @@ def test_forced_to_null_equals_the_base_bit_for_bit(family: tuple[Path, Path, Pa
     base, _, moe = family
     ids = encoded(moe, LAW + CODE)
     plain = bases.find(str(base)).load_model(dtype=torch.float32)
-    for backend in BACKENDS:
+    for backend in names():
         model = load(moe, backend=backend)
         with model.forced("null"):
             assert torch.equal(model(ids).logits, plain(ids).logits)
@@ -117,8 +117,8 @@ def test_backends_give_the_same_model(world: World, tmp_path: Path, method: str)
     """Whole models with different backends agree."""
     moe = assemble(tmp_path / "moe", world.base, list(world.experts.values()), method=method)
     ids = encoded(moe, LAW + CODE)
-    logits = {name: load(moe, backend=name)(ids).logits for name in BACKENDS}
-    for name in ("dense", "grouped"):
+    logits = {name: load(moe, backend=name)(ids).logits for name in names()}
+    for name in names():
         torch.testing.assert_close(logits[name], logits["loop"], atol=1e-5, rtol=1e-4)
 
 
@@ -205,7 +205,7 @@ def test_a_cropped_and_repeated_cache_carries_the_right_state(moe: Path) -> None
 
 def test_gradients_flow_to_experts_and_tables(moe: Path) -> None:
     """A loss moves the adapters of the experts in use, and the gate's tables where they may learn; the base stays."""
-    model, ids = load(moe), encoded(moe, LAW + CODE)
+    model, ids = load(moe, trainable=True), encoded(moe, LAW + CODE)
     model.train()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith((".A", ".B")) or name.startswith("gate."))
@@ -219,6 +219,21 @@ def test_gradients_flow_to_experts_and_tables(moe: Path) -> None:
     assert all(parameter.grad is None for name, parameter in model.named_parameters() if "embed" in name)
 
 
+def test_a_gate_learns_the_same_through_mapped_experts(moe: Path) -> None:
+    """Experts that are only read still let gradients through, to the gate and to the base: those of stacked ones."""
+    found = []
+    for options in ({}, {"trainable": True, "backend": "loop"}):
+        model, ids = load(moe, **options), encoded(moe, LAW + CODE)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("gate.") or "embed_tokens" in name)
+        model(ids, labels=ids).loss.backward()
+        found.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert any(name.startswith("gate.") for name in found[0])
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-6, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_saved_moe_is_the_same_folder(moe: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     """Saving what was loaded writes the same bytes, in whatever precision it was loaded."""
@@ -229,12 +244,12 @@ def test_a_saved_moe_is_the_same_folder(moe: Path, tmp_path: Path, dtype: torch.
 @torch.no_grad()
 def test_a_trained_expert_is_saved_with_a_new_card(moe: Path, tmp_path: Path) -> None:
     """Changed weights come back after saving and loading; the card's version grows, the others stay."""
-    model, ids = load(moe), encoded(moe, LAW)
+    model, ids = load(moe, trainable=True), encoded(moe, LAW)
     law = model.names.index("law")
     model.sparse_layers["model.layers.0.self_attn.q_proj"].B[law, :4] += 0.25
     expected = model(ids).logits
     model.save_pretrained(tmp_path / "saved")
-    again = load(tmp_path / "saved")
+    again = load(tmp_path / "saved", trainable=True)
     torch.testing.assert_close(again(ids).logits, expected, atol=0, rtol=0)
     assert open_expert(tmp_path / "saved" / "experts" / "law").card.version == 2
     assert open_expert(tmp_path / "saved" / "experts" / "code").card.version == 1

@@ -27,7 +27,7 @@ def moe(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def trained(moe: Path) -> MoehubForCausalLM:
     """Return the MoE with one expert changed."""
-    model: MoehubForCausalLM = AutoModelForCausalLM.from_pretrained(moe)
+    model: MoehubForCausalLM = AutoModelForCausalLM.from_pretrained(moe, trainable=True)
     model.sparse_layers["model.layers.1.mlp.down_proj"].A[model.names.index("law"), :2] += 0.5
     return model
 

@@ -10,9 +10,9 @@ from transformers.pytorch_utils import Conv1D
 from moehub.errors import MergeError
 from moehub.experts.adapter import Adapter
 from moehub.experts.linears import shape_of
-from moehub.merge.stack import attach, unstack
+from moehub.merge.stack import stack, unstack
 from moehub.router.backends.loop import loop
-from moehub.router.layer import MoELinear, Switchboard
+from moehub.router.layer import StackedLinear, Switchboard
 
 
 def base(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -47,7 +47,7 @@ def adapters(draw: st.DrawFn) -> list[Adapter]:
 @given(given_adapters=adapters())
 def test_unstacking_is_the_inverse_of_attaching(given_adapters: list[Adapter]) -> None:
     """Each expert's matrices come out of the stacks as they went in, whatever the others' ranks and targets."""
-    layers = attach(base(), given_adapters, Switchboard(loop))
+    layers = stack(base(), given_adapters, Switchboard(loop))
     for number, adapter in enumerate(given_adapters):
         tensors = unstack(layers, number, adapter)
         assert len(tensors) == 2 * len(adapter.pairs)
@@ -61,7 +61,7 @@ def test_unstacking_is_the_inverse_of_attaching(given_adapters: list[Adapter]) -
 def test_stacks_hold_every_update_and_nothing_else(given_adapters: list[Adapter]) -> None:
     """s·B·A of each slot is the expert's own update, zero where it has none; ranks are padded to multiples of 8."""
     model = base()
-    layers = attach(model, given_adapters, Switchboard(loop))
+    layers = stack(model, given_adapters, Switchboard(loop))
     assert layers.keys() == {key for adapter in given_adapters for key in adapter.pairs}
     for key, layer in layers.items():
         assert model.get_submodule(key) is layer
@@ -79,9 +79,9 @@ def test_linears_that_nobody_targets_stay_themselves() -> None:
     """Only the targeted linears are replaced; the base's own weights are the same objects inside."""
     model = base()
     weight, untouched = model.get_submodule("first").weight, model.get_submodule("last")
-    attach(model, [adapter("first")], Switchboard(loop))
+    stack(model, [adapter("first")], Switchboard(loop))
     replaced = model.get_submodule("first")
-    assert isinstance(replaced, MoELinear)
+    assert isinstance(replaced, StackedLinear)
     assert replaced.weight is weight
     assert model.get_submodule("last") is untouched
 
@@ -89,7 +89,7 @@ def test_linears_that_nobody_targets_stay_themselves() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_stacks_have_the_bases_precision(dtype: torch.dtype) -> None:
     """Experts are loaded in the precision of the linear they stand beside; their scales stay in float32."""
-    layer = attach(base(dtype), [adapter("first")], Switchboard(loop))["first"]
+    layer = stack(base(dtype), [adapter("first")], Switchboard(loop))["first"]
     assert (layer.A.dtype, layer.B.dtype, layer.scale.dtype) == (dtype, dtype, torch.float32)
 
 
@@ -97,14 +97,14 @@ def test_a_quantised_base_keeps_its_experts_in_their_own_precision() -> None:
     """Where the base's weight is no floating point number, the adapters stay as they were published."""
     model: Any = base()
     model["first"].weight = nn.Parameter(model["first"].weight.to(torch.int8), requires_grad=False)
-    assert attach(model, [adapter("first")], Switchboard(loop))["first"].A.dtype == torch.float32
+    assert stack(model, [adapter("first")], Switchboard(loop))["first"].A.dtype == torch.float32
 
 
 def test_a_target_that_the_base_lacks_is_refused() -> None:
     """An adapter of another base is named by its first unknown linear."""
     A, B = torch.zeros(2, 6), torch.zeros(10, 2)
     with pytest.raises(MergeError, match=r"the base has no linear 'model\.q_proj'"):
-        attach(base(), [Adapter({"model.q_proj": (A, B)}, {"model.q_proj": 1.0})], Switchboard(loop))
+        stack(base(), [Adapter({"model.q_proj": (A, B)}, {"model.q_proj": 1.0})], Switchboard(loop))
 
 
 def adapter(key: str) -> Adapter:

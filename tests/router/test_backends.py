@@ -7,6 +7,7 @@ from torch import Tensor
 
 from moehub.errors import RouterError
 from moehub.router.backends import BACKENDS, choose
+from moehub.router.native import compiler
 from moehub.router.route import Route
 
 CPU = torch.device("cpu")
@@ -122,13 +123,50 @@ def test_nobody_chosen_changes_nothing(backend: str) -> None:
 
 def test_an_unknown_backend_is_an_error() -> None:
     """A backend that was asked for by name and does not exist is refused with the names that do."""
-    with pytest.raises(RouterError, match=r"no backend 'megablox'.*loop, dense, grouped"):
+    with pytest.raises(RouterError, match=r"no backend 'megablox'.*native, loop, dense, grouped"):
         choose("megablox", experts=2, rank=8, dtype=torch.float32, device=CPU)
 
 
 def test_auto_gives_its_reason() -> None:
-    """Few experts run dense, many grouped, and the reason names the measured limit."""
-    few = choose("auto", experts=2, rank=8, dtype=torch.float32, device=CPU)
-    many = choose("auto", experts=512, rank=16, dtype=torch.float32, device=CPU)
+    """Few stacked experts run dense, many grouped, and the reason names the measured limit."""
+    few = choose("auto", experts=2, rank=8, dtype=torch.float32, device=CPU, trainable=True)
+    many = choose("auto", experts=512, rank=16, dtype=torch.float32, device=CPU, trainable=True)
     assert (few[0], many[0]) == ("dense", "grouped")
     assert "512 experts × rank 16 = 8192 >" in many[1]
+    assert "not native: the experts are to be trained" in many[1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "without"),
+    [(torch.float16, "cpu", "float16"), (torch.float32, "meta", None), (torch.float32, "cpu", "no C++ compiler")],
+)
+def test_where_the_kernel_cannot_run_experts_are_stacked(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, device: str, without: str | None
+) -> None:
+    """Another device, another precision and a machine without a compiler are reasons, not errors."""
+    compiler.library.cache_clear()
+    monkeypatch.setattr(compiler, "compiler", lambda: None)
+    name, reason = choose("auto", experts=2, rank=8, dtype=dtype, device=torch.device(device))
+    compiler.library.cache_clear()
+    assert name == "dense"
+    assert (without or "") in reason
+
+
+def test_the_kernel_is_the_choice_for_reading_on_a_cpu() -> None:
+    """Experts that nobody trains are read by the compiled kernel; asked for by name where it cannot be, it is an error."""
+    for dtype in (torch.float32, torch.bfloat16):
+        assert choose("auto", experts=64, rank=8, dtype=dtype, device=CPU)[0] == "native"
+    with pytest.raises(RouterError, match="'native' cannot be used here: it reads experts, and cannot train them"):
+        choose("native", experts=2, rank=8, dtype=torch.float32, device=CPU, trainable=True)
+    with pytest.raises(RouterError, match=r"not torch\.float16"):
+        choose("native", experts=2, rank=8, dtype=torch.float16, device=CPU)
+
+
+def test_a_variable_decides_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MOEHUB_BACKEND names the backend for a whole shell; a name that is given goes first."""
+    monkeypatch.setenv("MOEHUB_BACKEND", "loop")
+    assert choose("auto", experts=2, rank=8, dtype=torch.float32, device=CPU) == (
+        "loop",
+        "asked for by MOEHUB_BACKEND",
+    )
+    assert choose("dense", experts=2, rank=8, dtype=torch.float32, device=CPU)[0] == "dense"

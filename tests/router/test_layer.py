@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from moehub.router.backends import BACKENDS
-from moehub.router.layer import MoELinear, Switchboard
+from moehub.router.layer import StackedLinear, Switchboard
 from moehub.router.route import Route
 
 CPU = torch.device("cpu")
@@ -23,9 +23,9 @@ class Fixed:
         return self.answer
 
 
-def sparse(linear: nn.Module, *, backend: str = "loop", dtype: torch.dtype = torch.float32) -> MoELinear:
+def sparse(linear: nn.Module, *, backend: str = "loop", dtype: torch.dtype = torch.float32) -> StackedLinear:
     generator = torch.Generator().manual_seed(4)
-    return MoELinear(
+    return StackedLinear(
         linear,
         key="some.linear",
         A=torch.randn(EXPERTS, RANK, IN, generator=generator).to(dtype),
