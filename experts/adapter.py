@@ -112,7 +112,9 @@ def read_adapter(expert: Expert) -> Adapter:
         ExpertError: the weights are damaged, not finite, or hold anything but pairs of lora_A and lora_B.
     """
     adapter = map_adapter(expert)
-    broken = [linear for linear, pair in adapter.pairs.items() if not all(bool(torch.isfinite(one).all()) for one in pair)]
+    broken = [
+        linear for linear, pair in adapter.pairs.items() if not all(bool(torch.isfinite(one).all()) for one in pair)
+    ]
     if broken:
         raise ExpertError(
             f"the adapter of {expert.name!r} holds values that are not finite in {broken[0]} ({len(broken)} linears in "
@@ -145,7 +147,7 @@ def map_adapter(expert: Expert) -> Adapter:
     names, scales = {}, {}
     for linear, parts in sorted(found.items()):
         shapes = {part: file.spans[name].shape for part, name in parts.items()}
-        if set(parts) != {"A", "B"} or any(len(shape) != 2 for shape in shapes.values()):  # noqa: PLR2004 (matrices)
+        if set(parts) != {"A", "B"} or any(len(shape) != 2 for shape in shapes.values()):
             raise ExpertError(f"the adapter of {expert.name!r} lacks lora_A or lora_B of {linear!r}: pull it again")
         if shapes["A"][0] != shapes["B"][1]:
             both = f"{shapes['A']} and {shapes['B']}"

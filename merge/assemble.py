@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moehub import files
+from moehub import digests, files
 from moehub.base import Base
 from moehub.card import CARD_FILE, EXPERT_FILES, README, STATISTICS_FILE
 from moehub.errors import MergeError
+from moehub.experts.folder import Expert
 from moehub.hub.measured import MEASURED_FILE
 from moehub.hub.model_card import render_moe
 from moehub.hub.parcel import MOE_SIGNATURE
@@ -68,7 +69,7 @@ def assemble(plan: Plan, base: Base, output: Path, *, embed_base: bool = False) 
             (folder / NULL_FOLDER).mkdir()
             plan.null.statistics.save(folder / NULL_FOLDER / STATISTICS_FILE)
         for source in plan.sources:
-            _take_expert(source.expert.folder, folder / EXPERTS_FOLDER / source.expert.name)
+            _take_expert(source.expert, folder / EXPERTS_FOLDER / source.expert.name)
         _write_tables(plan, folder, kept={}, fresh={source.expert.name for source in plan.sources})
         _write_descriptions(plan, folder, embed_base=embed_base)
 
@@ -91,7 +92,7 @@ def reassemble(plan: Plan, moe: Path, *, fresh: Sequence[str], embed_base: bool)
             _link(moe / path, folder / path)
         for source in plan.sources:
             if source.expert.name in fresh:
-                _take_expert(source.expert.folder, folder / EXPERTS_FOLDER / source.expert.name)
+                _take_expert(source.expert, folder / EXPERTS_FOLDER / source.expert.name)
         _write_tables(plan, folder, kept=read_tables(moe), fresh=set(fresh))
         _write_descriptions(plan, folder, embed_base=embed_base)
 
@@ -198,11 +199,13 @@ def _base_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in kinds)
 
 
-def _take_expert(source: Path, destination: Path) -> None:
+def _take_expert(expert: Expert, destination: Path) -> None:
     destination.mkdir(parents=True)
     for name in sorted(EXPERT_FILES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, destination / name)
+        if (expert.folder / name).is_file():
+            shutil.copyfile(expert.folder / name, destination / name)
+            if name in expert.card.files:  # the gate has compared these bytes with the card
+                digests.note_sha256(destination / name, expert.card.files[name])
 
 
 def _link(source: Path, destination: Path) -> None:

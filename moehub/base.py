@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moehub import digests
 from moehub.card import BasePin
 from moehub.console import progress
 from moehub.errors import BaseModelError
@@ -178,7 +179,7 @@ def weights_digest(folder: Path) -> str:
     """Return one sha256, in hex, over the name, dtype, shape and bytes of every tensor, in the order of names.
 
     It does not depend on how the weights are cut into files. A folder whose weights did not change
-    since the last call is not read again: see `_remembered`.
+    since the last call is not read again (`moehub.digests`).
 
     Raises:
         BaseModelError: there are no safetensors weights, or a file is damaged.
@@ -188,7 +189,7 @@ def weights_digest(folder: Path) -> str:
         raise BaseModelError(
             f"{folder} holds no .safetensors weights: save the base with save_pretrained(..., safe_serialization=True)"
         )
-    return _remembered(shards, lambda: _digest_tensors(shards))
+    return digests.remembered("tensors", shards, lambda: _digest_tensors(shards))
 
 
 def _digest_tensors(shards: list[Path]) -> str:
@@ -230,23 +231,6 @@ def _spans(shard: Path) -> dict[str, Span]:
         return spans(shard)
     except ValueError as error:
         raise BaseModelError(f"{shard} is no safetensors file ({error}): download the base again") from error
-
-
-def _remembered(shards: list[Path], compute: Any) -> str:
-    """Return `compute()`, kept in the user's cache under the paths, sizes and times of the files."""
-    from huggingface_hub.constants import HF_HOME
-
-    stamp = [(str(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-    key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    kept = Path(HF_HOME) / "moehub" / "digests" / key
-    with contextlib.suppress(OSError):
-        return kept.read_text(encoding="ascii")
-    value = compute()
-    with contextlib.suppress(OSError):
-        from moehub import files
-
-        files.write_text(kept, value)
-    return str(value)
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:

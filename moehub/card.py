@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moehub import config, files
+from moehub import config, digests, files
 from moehub.errors import ConfigError, ExpertError
 
 FORMAT = 1
@@ -225,6 +225,6 @@ def _unpinned(folder: Path, name: str, digest: str) -> str | None:
         return f"the card pins {name!r:.80}, which does not belong in an expert folder"
     if not (folder / name).is_file():
         return f"{name} is missing: pull the expert again"
-    if files.sha256(folder / name) != digest:
+    if digests.sha256(folder / name) != digest:
         return f"{name} was changed after publication (its sha256 differs): pull the expert again"
     return None

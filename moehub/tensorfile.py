@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _POPULATE_READ = 22
 """Linux's MADV_POPULATE_READ (5.14): one call instead of a page fault for every few pages."""
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def spans(path: Path) -> dict[str, Span]:
     begin = 8 + length
     try:
         found = {
-            name: Span(entry["dtype"], tuple(entry["shape"]), *(begin + offset for offset in entry["data_offsets"]))
+            name: Span(str(entry["dtype"]), _shape(entry["shape"]), *_range(entry["data_offsets"], begin))
             for name, entry in header.items()
             if name != "__metadata__"
         }
@@ -55,7 +57,20 @@ def spans(path: Path) -> dict[str, Span]:
     for name, span in found.items():
         if not begin <= span.begin <= span.end <= size:
             raise ValueError(f"the tensor {name!r} lies outside: the file is truncated")
+        if span.dtype in _DTYPES and span.end - span.begin != _SIZES[span.dtype] * math.prod(span.shape):
+            raise ValueError(f"the tensor {name!r} has another size than its shape {span.shape} says")
     return found
+
+
+def _range(offsets: list[int], begin: int) -> tuple[int, int]:
+    first, last = offsets
+    return begin + first, begin + last
+
+
+def _shape(sizes: list[int]) -> tuple[int, ...]:
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise TypeError(f"a shape of {sizes!r:.80}")
+    return tuple(sizes)
 
 
 class TensorFile:
@@ -95,7 +110,7 @@ class TensorFile:
         if span.dtype not in _DTYPES:
             raise ValueError(f"the tensor {name!r} is of type {span.dtype}, expected {', '.join(_DTYPES)}")
         dtype: torch.dtype = getattr(torch, _DTYPES[span.dtype])
-        count = (span.end - span.begin) // dtype.itemsize
+        count = math.prod(span.shape)
         if not count:
             return torch.empty(span.shape, dtype=dtype)
         return torch.frombuffer(self._map, dtype=dtype, count=count, offset=span.begin).view(span.shape)

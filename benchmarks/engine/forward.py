@@ -47,8 +47,8 @@ def _of_precision(dtype: torch.dtype, experts: Sequence[int], turns: int) -> Ite
             goal = _GOALS[work]
             limit = goal[str(dtype).removeprefix("torch.")] if isinstance(goal, dict) else goal
             for name in list(works)[1:]:
-                count, routing = name.split()
-                case = f"{count} experts, {str(dtype).removeprefix('torch.')}, {routing}"
+                number, routing = name.split()
+                case = f"{number} experts, {str(dtype).removeprefix('torch.')}, {routing}"
                 yield Row(work, case, str(ratios[name]), f"≤ {limit}", f"base {seconds * 1000:.0f} ms")
                 console.print(f"{work}: {case}: {ratios[name]}", markup=False)
 
@@ -80,7 +80,7 @@ def _uniform(model: MoehubForCausalLM, work: Callable[[], object], experts: int)
 
     def run() -> None:
         routing = model.gate.routing
-        model.gate.routing = route  # type: ignore[method-assign, assignment]
+        model.gate.routing = route  # type: ignore[method-assign]
         try:
             work()
         finally:

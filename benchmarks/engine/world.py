@@ -131,9 +131,7 @@ def gate(experts: int) -> PosteriorGate:
     settings = RouterSettings()
     (method,) = parse(settings.method)
     names = [f"{number:04d}" for number in range(experts)]
-    contributors = [
-        Contributor(name, counted(ids), dict) for name, ids in zip(names, given.contributors, strict=True)
-    ]
+    contributors = [Contributor(name, counted(ids), dict) for name, ids in zip(names, given.contributors, strict=True)]
     tables = method.solve(contributors, counted(given.generic), settings)
     return PosteriorGate([method.load(tables, [*names, NULL], settings)], settings, experts=experts, has_null=True)
 

@@ -39,7 +39,7 @@ _DENSE_UP_TO = {
     ("cpu", torch.bfloat16): 256,
     ("cpu", torch.float16): 256,
 }
-"""Largest E·r at which `dense` was the faster one for a prefill; `python -m benchmarks.layer` measures it."""
+"""Largest E·r at which `dense` was the faster one for a prefill (see benchmarks/RESULTS.md, stacked experts)."""
 _DENSE_UP_TO_ELSEWHERE = 256
 
 
@@ -80,19 +80,26 @@ def choose(
     Raises:
         RouterError: there is no backend of that name, or it cannot be used here.
     """
-    reason = "asked for by name"
-    if name == AUTO and (named := os.environ.get(VARIABLE)):
-        name, reason = named, f"asked for by {VARIABLE}"
-    if name not in (AUTO, *names()):
-        raise RouterError(f"there is no backend {name!r}, expected auto, {', '.join(names())}: `moehub doctor` lists them")
-    if name == NATIVE and (lack := "it reads experts, and cannot train them" if trainable else native_lacks(dtype, device)):
+    name, reason = _asked_for(name)
+    lack = "they are to be trained, and it only reads experts" if trainable else native_lacks(dtype, device)
+    if name == NATIVE and lack is not None:
         raise RouterError(f"the backend 'native' cannot be used here: {lack}. Leave it out, or name another")
     if name != AUTO:
         return name, reason
-    lack = "the experts are to be trained" if trainable else native_lacks(dtype, device)
     if lack is None:
         return NATIVE, f"compiled for this CPU, {dtype}"
     return _stacked(experts, rank, dtype, device, lack)
+
+
+def _asked_for(name: str) -> tuple[str, str]:
+    reason = "asked for by name"
+    if name == AUTO and (named := os.environ.get(VARIABLE)):
+        name, reason = named, f"asked for by {VARIABLE}"
+    if name in (AUTO, *names()):
+        return name, reason
+    raise RouterError(
+        f"there is no backend {name!r}, expected {', '.join((AUTO, *names()))}: `moehub doctor` lists them"
+    )
 
 
 def _stacked(experts: int, rank: int, dtype: torch.dtype, device: torch.device, lack: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -75,13 +76,16 @@ def _compile(command: str, flags: tuple[str, ...], place: Path) -> str:
     from moehub import files
 
     console.print("compiling the kernel for this processor, once", markup=False)
-    try:
-        with files.new_file(place) as output:
-            done = _run([command, *flags, str(_source("kernel.cpp")), "-o", str(output)])
-            if done.returncode:
-                raise OSError(done.stderr)
-    except OSError as error:
-        return str(error)
+    with tempfile.TemporaryDirectory(prefix="moehub-kernel-") as folder:
+        made = Path(folder) / place.name
+        done = _run([command, *flags, str(_source("kernel.cpp")), "-o", str(made)])
+        if done.returncode:
+            return done.stderr
+        try:
+            with files.new_file(place) as output:
+                shutil.copyfile(made, output)
+        except OSError as error:
+            return f"error: {place.parent} cannot be written ({error})"
     return ""
 
 

@@ -43,7 +43,7 @@ class ShelvedLinear(MoELinear):
         groups = self.shelf.ready(route)
         x, y = x.contiguous(), y.contiguous()
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or route.weights.requires_grad):
-            added: Tensor = _Differentiable.apply(x, y, route.weights, groups, self)  # type: ignore[no-untyped-call]
+            added: Tensor = _Differentiable.apply(x, y, route.weights, groups, self)
             return added
         library.add(self._record, groups, x, y)
         return y

@@ -16,6 +16,7 @@ from moehub.merge.model import MoehubForCausalLM
 from moehub.router.backends import names
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
+from tests.merge.stacked import stacked
 from tests.world import CODE, LAW
 
 TARGETS = ("c_attn", "c_proj", "c_fc")
@@ -97,7 +98,7 @@ def test_cached_decoding_equals_one_forward(base: Path, experts: list[Path], tmp
 def test_a_trained_expert_is_written_as_peft_reads_it(base: Path, experts: list[Path], tmp_path: Path) -> None:
     """What was changed in the sparse layers is saved under PEFT's names and in PEFT's orientation."""
     model, ids = load(assemble(base, experts, tmp_path / "moe"), trainable=True)
-    model.sparse_layers["transformer.h.0.attn.c_attn"].B[model.names.index("law"), :3] += 0.25
+    stacked(model, "transformer.h.0.attn.c_attn").B[model.names.index("law"), :3] += 0.25
     model.save_pretrained(tmp_path / "saved")
     weights = load_file(tmp_path / "saved" / "experts" / "law" / "adapter_model.safetensors")
     assert weights["base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"].shape == (96, 3)

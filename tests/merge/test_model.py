@@ -17,6 +17,7 @@ from moehub.merge.model import MoehubForCausalLM
 from moehub.router.backends import names
 from moehub.router.settings import RouterSettings
 from tests.builders import tiny_base, tiny_expert
+from tests.merge.stacked import stacked
 from tests.world import CODE, GENERIC, LAW, World
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gpt_neox", "phi", "phi3"]
@@ -210,7 +211,7 @@ def test_gradients_flow_to_experts_and_tables(moe: Path) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith((".A", ".B")) or name.startswith("gate."))
     model(ids, labels=ids).loss.backward()
-    layer = model.sparse_layers["model.layers.0.self_attn.q_proj"]
+    layer = stacked(model, "model.layers.0.self_attn.q_proj")
     assert layer.A.grad is not None
     assert layer.B.grad is not None
     assert all(float(layer.A.grad[model.names.index(name)].abs().max()) > 0 for name in ("law", "code"))
@@ -246,7 +247,7 @@ def test_a_trained_expert_is_saved_with_a_new_card(moe: Path, tmp_path: Path) ->
     """Changed weights come back after saving and loading; the card's version grows, the others stay."""
     model, ids = load(moe, trainable=True), encoded(moe, LAW)
     law = model.names.index("law")
-    model.sparse_layers["model.layers.0.self_attn.q_proj"].B[law, :4] += 0.25
+    stacked(model, "model.layers.0.self_attn.q_proj").B[law, :4] += 0.25
     expected = model(ids).logits
     model.save_pretrained(tmp_path / "saved")
     again = load(tmp_path / "saved", trainable=True)

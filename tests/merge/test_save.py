@@ -12,6 +12,7 @@ from moehub.errors import MergeError
 from moehub.merge.lock import LOCK_FILE, read_lock
 from moehub.merge.merging import Recipe, prepare, prepare_again
 from moehub.merge.model import MoehubForCausalLM
+from tests.merge.stacked import stacked
 from tests.world import World
 
 
@@ -28,7 +29,7 @@ def moe(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(moe: Path) -> MoehubForCausalLM:
     """Return the MoE with one expert changed."""
     model: MoehubForCausalLM = AutoModelForCausalLM.from_pretrained(moe, trainable=True)
-    model.sparse_layers["model.layers.1.mlp.down_proj"].A[model.names.index("law"), :2] += 0.5
+    stacked(model, "model.layers.1.mlp.down_proj").A[model.names.index("law"), :2] += 0.5
     return model
 
 

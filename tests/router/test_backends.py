@@ -133,7 +133,7 @@ def test_auto_gives_its_reason() -> None:
     many = choose("auto", experts=512, rank=16, dtype=torch.float32, device=CPU, trainable=True)
     assert (few[0], many[0]) == ("dense", "grouped")
     assert "512 experts × rank 16 = 8192 >" in many[1]
-    assert "not native: the experts are to be trained" in many[1]
+    assert "not native: they are to be trained" in many[1]
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,10 @@ def test_where_the_kernel_cannot_run_experts_are_stacked(
 
 
 def test_the_kernel_is_the_choice_for_reading_on_a_cpu() -> None:
-    """Experts that nobody trains are read by the compiled kernel; asked for by name where it cannot be, it is an error."""
+    """Experts that nobody trains are read by the kernel; asked for by name where it cannot be, it is an error."""
     for dtype in (torch.float32, torch.bfloat16):
         assert choose("auto", experts=64, rank=8, dtype=dtype, device=CPU)[0] == "native"
-    with pytest.raises(RouterError, match="'native' cannot be used here: it reads experts, and cannot train them"):
+    with pytest.raises(RouterError, match="'native' cannot be used here: they are to be trained"):
         choose("native", experts=2, rank=8, dtype=torch.float32, device=CPU, trainable=True)
     with pytest.raises(RouterError, match=r"not torch\.float16"):
         choose("native", experts=2, rank=8, dtype=torch.float16, device=CPU)
