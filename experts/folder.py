@@ -4,11 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
 from moehub import files
 from moehub.card import (
     ADAPTER_CONFIG,
@@ -63,25 +58,6 @@ class Expert:
                 "ask its publisher to train it with moehub, or use --router arrow"
             )
         return Statistics.load(path)
-
-    def adapter(self) -> dict[str, Tensor]:
-        """Return the adapter's tensors under PEFT's names.
-
-        Raises:
-            ExpertError: the file is truncated, or a value is not finite.
-        """
-        path = self.folder / ADAPTER_WEIGHTS
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ExpertError(f"{path} cannot be read ({error}): pull the expert again") from error
-        broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-        if broken:
-            raise ExpertError(
-                f"{path} holds values that are not finite in {broken[0]} ({len(broken)} tensors in all): "
-                "the training diverged; train the expert again with a smaller learning rate"
-            )
-        return tensors
 
 
 def open_expert(folder: Path) -> Expert:

@@ -43,7 +43,7 @@ def open_model(reference: str, *, base: str | None = None, **options: Any) -> Op
     Args:
         reference: a base, an expert or a MoE.
         base: where the base of an expert or a MoE is, if not where it says.
-        options: passed to `from_pretrained`, as `dtype`, `device_map`, and `backend` for a MoE.
+        options: passed to `from_pretrained`, as `dtype`, `device_map`, and for a MoE `backend` and `resident`.
 
     Raises:
         MoehubError: there is nothing of that name, or it is damaged.
@@ -54,7 +54,8 @@ def open_model(reference: str, *, base: str | None = None, **options: Any) -> Op
     with bases.quiet_transformers():
         if kind == "moe":
             return _open_moe(folder, base, options)
-        options.pop("backend", None)
+        for name in ("backend", "resident"):
+            options.pop(name, None)
         if kind == "expert":
             return _open_expert(folder, base, options)
         found = bases.find(str(folder))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moehub.cli import options
 from moehub.console import console, progress, results
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Scores = dict[str, dict[str, "Score"]]
 @click.option("--against", multiple=True, help="Another base, expert or MoE to measure beside it. Repeat it.")
 @click.option("--base", help="Where the base is, if not where the expert or the MoE says.")
 @click.option("--context", type=int, help="Tokens of a window. [default: the model's context, at most 1024]")
-@click.option("--backend", default="auto", show_default=True, help="How a MoE's sparse layers are computed.")
+@options.backend
+@options.resident
 @click.option("--keep", is_flag=True, help="Write the scores into the MoE's folder: they travel with it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def command(
@@ -35,6 +37,7 @@ def command(
     base: str | None,
     context: int | None,
     backend: str,
+    resident: int | None,
     keep: bool,
     as_json: bool,
 ) -> None:
@@ -54,7 +57,7 @@ def command(
     scores: Scores = {}
     with progress("evaluating", len(texts) * (1 + len(against))) as advance:
         for reference in (model, *against):
-            opened = models.open_model(reference, base=base, backend=backend)
+            opened = models.open_model(reference, base=base, backend=backend, resident=resident)
             scores[reference] = {}
             for name, files in texts.items():
                 rows = evaluation.read_rows(files, opened, context_length=context)

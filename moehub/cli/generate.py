@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moehub.cli import options
 from moehub.console import console
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--chat", "as_chat", is_flag=True, help="The prompt is a question: use the base's chat template.")
 @click.option("--base", help="Where the base is, if not where the expert or the MoE says.")
-@click.option("--backend", default="auto", show_default=True, help="How a MoE's sparse layers are computed.")
+@options.backend
+@options.resident
 def command(
     model: str,
     prompt: str | None,
@@ -33,6 +35,7 @@ def command(
     as_chat: bool,
     base: str | None,
     backend: str,
+    resident: int | None,
 ) -> None:
     """Go on from PROMPT (or standard input) with a base, an expert or a MoE; text appears as it is written.
 
@@ -44,7 +47,7 @@ def command(
     from moehub import generation, models
 
     text = prompt if prompt is not None else "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
-    opened = models.open_model(model, base=base, backend=backend)
+    opened = models.open_model(model, base=base, backend=backend, resident=resident)
     if trace and opened.kind != "moe":
         raise click.UsageError(f"--trace shows a MoE's routing, and {model} is a {opened.kind}: leave it out")
     ids = generation.encode_prompt(opened, text, as_chat=as_chat)

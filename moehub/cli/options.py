@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from moehub.cli import size
+
 hub = click.option(
     "--hub",
     envvar="MOEHUB_HUB",
@@ -18,4 +20,16 @@ key = click.option(
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The private key to sign with.  [default: the one that `moehub keys create` made]",
+)
+backend = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="How a MoE's sparse layers are computed; `moehub doctor` lists them. MOEHUB_BACKEND decides what auto is.",
+)
+resident = click.option(
+    "--resident",
+    callback=size.read,
+    metavar="SIZE",
+    help="Memory that a MoE's experts may take at a time, as in 2G: the rest stays on the disk.  [default: no limit]",
 )

@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from moehub.card import read_card
+from moehub.card import ADAPTER_WEIGHTS, read_card
 from moehub.errors import ExpertError
 from moehub.experts.adapter import _REFUSED, config_faults, read_adapter, read_config
-from moehub.experts.folder import open_expert, seal
+from moehub.experts.folder import Expert, open_expert, seal
 from tests.world import World
 
 HARMLESS = {
@@ -104,3 +104,37 @@ def test_scales_follow_each_linears_own_rank_and_alpha(world: World, tmp_path: P
     assert scales["model.layers.1.self_attn.q_proj"] == 20 / 10
     assert scales["model.layers.0.self_attn.q_proj"] == 20 / 4
     assert scales["model.layers.0.self_attn.v_proj"] == 8 / 4
+
+
+@pytest.fixture
+def expert(world: World, tmp_path: Path) -> Path:
+    """An expert that may be damaged."""
+    return Path(shutil.copytree(world.experts["law"], tmp_path / "law"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(expert: Path, value: float) -> None:
+    """One such value would spoil every answer; the sentence names the linear."""
+    weights = load_file(expert / ADAPTER_WEIGHTS)
+    name = min(weights)
+    weights[name][0, 0] = value
+    save_file(weights, expert / ADAPTER_WEIGHTS)
+    linear = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+    with pytest.raises(ExpertError, match=rf"not finite in {linear} \(1 linears in all\)"):
+        read_adapter(Expert(expert, read_card(expert)))
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 50])
+def test_unreadable_weights_are_one_sentence(expert: Path, content: bytes) -> None:
+    """Truncated or of another format."""
+    (expert / ADAPTER_WEIGHTS).write_bytes(content)
+    with pytest.raises(ExpertError, match=r"cannot be read .*: pull the expert again"):
+        read_adapter(Expert(expert, read_card(expert)))
+
+
+def test_weights_of_every_dtype_are_checked(expert: Path) -> None:
+    """An adapter in half precision is as good."""
+    weights = {name: one.to(torch.bfloat16) for name, one in load_file(expert / ADAPTER_WEIGHTS).items()}
+    save_file(weights, expert / ADAPTER_WEIGHTS)
+    opened = Expert(expert, read_card(expert))
+    assert {one.dtype for pair in read_adapter(opened).pairs.values() for one in pair} == {torch.bfloat16}

@@ -3,11 +3,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from moehub import files
-from moehub.card import ADAPTER_WEIGHTS, CARD_FILE, STATISTICS_FILE, read_card
+from moehub.card import CARD_FILE, STATISTICS_FILE, read_card
 from moehub.errors import ExpertError
 from moehub.experts import folder as expert_folder
 from moehub.experts.folder import Expert, open_expert
@@ -26,10 +24,9 @@ def expert(made: Path, tmp_path: Path) -> Path:
 
 
 def test_expert_is_opened_with_all_it_holds(expert: Path) -> None:
-    """Card, weights and statistics come from the folder."""
+    """Card and statistics come from the folder."""
     opened = open_expert(expert)
     assert (opened.name, opened.folder) == ("law", expert)
-    assert opened.adapter().keys() == load_file(expert / ADAPTER_WEIGHTS).keys()
     assert opened.statistics().tokenizer == opened.card.base.tokenizer
 
 
@@ -69,31 +66,3 @@ def test_expert_without_statistics_says_what_to_do(expert: Path) -> None:
     opened = Expert(expert, read_card(expert))
     with pytest.raises(ExpertError, match=f"has no {STATISTICS_FILE}: .*--router arrow"):
         opened.statistics()
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(expert: Path, value: float) -> None:
-    """One such value would spoil every answer; the sentence names the tensor."""
-    weights = load_file(expert / ADAPTER_WEIGHTS)
-    name = min(weights)
-    weights[name][0, 0] = value
-    save_file(weights, expert / ADAPTER_WEIGHTS)
-    opened = Expert(expert, read_card(expert))
-    with pytest.raises(ExpertError, match=rf"not finite in {name} \(1 tensors in all\)"):
-        opened.adapter()
-
-
-@pytest.mark.parametrize("content", [b"", b"x" * 50])
-def test_unreadable_weights_are_one_sentence(expert: Path, content: bytes) -> None:
-    """Truncated or of another format."""
-    (expert / ADAPTER_WEIGHTS).write_bytes(content)
-    with pytest.raises(ExpertError, match=r"cannot be read .*: pull the expert again"):
-        Expert(expert, read_card(expert)).adapter()
-
-
-def test_weights_of_every_dtype_are_checked(expert: Path) -> None:
-    """An adapter in half precision is as good."""
-    weights = {name: one.to(torch.bfloat16) for name, one in load_file(expert / ADAPTER_WEIGHTS).items()}
-    save_file(weights, expert / ADAPTER_WEIGHTS)
-    opened = Expert(expert, read_card(expert))
-    assert {one.dtype for one in opened.adapter().values()} == {torch.bfloat16}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from moehub.cli.hub import size
+from moehub.cli import size
 from moehub.cli.hub.root import root
 
 
