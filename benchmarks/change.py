@@ -15,19 +15,12 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from moehub import base as bases
+from benchmarks.fabricated import Size, make_base, make_expert, make_null
 from moehub import files
-from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, BasePin, Card, Stage
-from moehub.experts.folder import seal
-from moehub.experts.linears import linear_shapes
-from moehub.experts.statistics import Statistics, count
 from moehub.merge.merging import Recipe, prepare, prepare_change
 
-VOCABULARY, PAIR_BITS, RANK, TOKENS = 32768, 16, 16, 300_000
+_SIZE = Size(vocabulary=32768, hidden=512, intermediate=1408, layers=4, heads=8)
 
 
 def main() -> None:
@@ -39,12 +32,12 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        base = _base(folder / "base")
-        pin = base.pin()
-        experts = [_expert(folder / f"{number:03d}", base, pin, number) for number in range(chosen.experts + 1)]
-        recipe = Recipe(
-            base=str(base.folder), experts=tuple(map(str, experts[:-1])), null=str(_null(folder / "null", pin))
-        )
+        base = make_base(folder / "base", _SIZE)
+        pin, null = base.pin(), make_null(folder / "null", base.pin(), _SIZE)
+        experts = [
+            make_expert(folder / f"{number:03d}", base, pin, number, _SIZE) for number in range(chosen.experts + 1)
+        ]
+        recipe = Recipe(base=str(base.folder), experts=tuple(map(str, experts[:-1])), null=str(null))
         with prepare(recipe) as prepared:
             prepared.write(folder / "moe")
         digest = files.tree_digest(folder / "moe")
@@ -64,63 +57,6 @@ def _seconds(moe: Path, *, add: list[str] | None = None, remove: list[str] | Non
     with prepare_change(moe, add=add or (), remove=remove or ()) as change:
         change.write()
     return time.process_time() - begin
-
-
-def _base(folder: Path) -> bases.Base:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1408, num_hidden_layers=4, num_attention_heads=8
-    )
-    with bases.quiet_transformers():
-        LlamaForCausalLM(config).save_pretrained(folder)
-        vocabulary = {f"w{number}": number for number in range(VOCABULARY)}
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, "w0"))).save_pretrained(folder)
-    return bases.find(str(folder))
-
-
-def _expert(folder: Path, base: bases.Base, pin: BasePin, seed: int) -> Path:
-    generator = torch.Generator().manual_seed(seed)
-    folder.mkdir()
-    tensors, targets = {}, set()
-    for linear, (d_out, d_in) in linear_shapes(base.load_config().to_dict()).items():
-        if linear != "lm_head":
-            targets.add(linear.rpartition(".")[2])
-            tensors[f"base_model.model.{linear}.lora_A.weight"] = torch.randn(RANK, d_in, generator=generator) / 20
-            tensors[f"base_model.model.{linear}.lora_B.weight"] = torch.randn(d_out, RANK, generator=generator) / 20
-    save_file(tensors, folder / ADAPTER_WEIGHTS)
-    lora = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": sorted(targets)}
-    files.write_text(folder / ADAPTER_CONFIG, files.to_json(lora))
-    own = torch.randperm(VOCABULARY, generator=generator)[_words(TOKENS, generator)]
-    text = own.where(torch.rand(TOKENS, generator=generator) < 2 / 3, _words(TOKENS, generator))
-    _count(text, pin).save(folder / STATISTICS_FILE)
-    card = Card(
-        name=f"expert-{folder.name}",
-        domain="random",
-        base=pin,
-        rank=RANK,
-        alpha=RANK,
-        targets=tuple(sorted(targets)),
-        license="apache-2.0",
-        stages=(Stage("pretrain", tokens=TOKENS, steps=1, examples=1, seconds=1.0),),
-        metrics=None,
-        files={},
-    )
-    seal(folder, card)
-    return folder
-
-
-def _null(folder: Path, pin: BasePin) -> Path:
-    folder.mkdir()
-    _count(_words(TOKENS, torch.Generator().manual_seed(0)), pin).save(folder / STATISTICS_FILE)
-    return folder
-
-
-def _words(number: int, generator: torch.Generator) -> torch.Tensor:
-    """Return token ids whose frequency falls with their number, as that of words does."""
-    return (VOCABULARY ** torch.rand(number, generator=generator)).long() - 1
-
-
-def _count(text: torch.Tensor, pin: BasePin) -> Statistics:
-    return count([text], tokenizer=pin.tokenizer, vocabulary=VOCABULARY, pair_bits=PAIR_BITS)
 
 
 if __name__ == "__main__":
