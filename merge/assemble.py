@@ -154,15 +154,20 @@ def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:
         experts=tuple(experts),
         null=None if plan.null is None else LockedNull(plan.null.source, plan.null.sha256),
     )
-    files.write_text(folder / LOCK_FILE, lock.to_json())
-    files.write_text(folder / CONFIG_FILE, files.to_json(_config(plan, experts, embed_base=embed_base)))
+    _write(folder / LOCK_FILE, lock.to_json())
+    _write(folder / CONFIG_FILE, files.to_json(_config(plan, experts, embed_base=embed_base)))
     card = render_moe(
         name="+".join(one.name for one in experts),
         base=plan.base.pin,
         experts=[(source.expert.card, source.pinned) for source in plan.sources],
         router=plan.settings.to_dict(),
     )
-    files.write_text(folder / README, card)
+    _write(folder / README, card)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file of a folder that is flushed as a whole."""
+    path.write_text(text, encoding="utf-8", newline="")
 
 
 def _config(plan: Plan, experts: Sequence[LockedExpert], *, embed_base: bool) -> dict[str, Any]:

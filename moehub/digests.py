@@ -7,12 +7,14 @@ change. Whoever can forge these can write to that cache too.
 import contextlib
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moehub import files
 
-_LARGE = 1 << 20
+_LARGE = 1 << 16
 """Smaller files are read again: that is as quick."""
 
 
@@ -39,7 +41,8 @@ def remembered(kind: str, paths: Sequence[Path], compute: Callable[[], str]) -> 
     """
     key = _key(kind, paths)
     with contextlib.suppress(OSError):
-        return _place(key).read_text(encoding="ascii")
+        if known := _place(key).read_text(encoding="ascii"):
+            return known
     value = compute()
     _keep(key, value)
     return value
@@ -57,5 +60,11 @@ def _place(key: str) -> Path:
 
 
 def _keep(key: str, value: str) -> None:
+    place = _place(key)
     with contextlib.suppress(OSError):
-        files.write_text(_place(key), value)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # What is lost when the machine stops is made again: nothing is flushed to the disk.
+        descriptor, name = tempfile.mkstemp(dir=place.parent)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(value)
+        Path(name).replace(place)

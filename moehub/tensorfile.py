@@ -6,10 +6,9 @@ import json
 import math
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +19,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Where one tensor lies."""
 
     dtype: str
@@ -45,32 +43,24 @@ def spans(path: Path) -> dict[str, Span]:
         if length > size:
             raise ValueError(f"its header of {length} bytes is longer than the file")
         header = json.loads(file.read(length))
-    begin = 8 + length
     try:
-        found = {
-            name: Span(str(entry["dtype"]), _shape(entry["shape"]), *_range(entry["data_offsets"], begin))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
+        found = {name: _span(entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its header is none of safetensors ({error})") from error
     for name, span in found.items():
-        if not begin <= span.begin <= span.end <= size:
+        if not 8 + length <= span.begin <= span.end <= size:
             raise ValueError(f"the tensor {name!r} lies outside: the file is truncated")
         if span.dtype in _DTYPES and span.end - span.begin != _SIZES[span.dtype] * math.prod(span.shape):
             raise ValueError(f"the tensor {name!r} has another size than its shape {span.shape} says")
     return found
 
 
-def _range(offsets: list[int], begin: int) -> tuple[int, int]:
-    first, last = offsets
-    return begin + first, begin + last
-
-
-def _shape(sizes: list[int]) -> tuple[int, ...]:
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise TypeError(f"a shape of {sizes!r:.80}")
-    return tuple(sizes)
+def _span(entry: Mapping[str, Any], begin: int) -> Span:
+    sizes, (first, last) = entry["shape"], entry["data_offsets"]
+    for size in sizes:
+        if type(size) is not int or size < 0:
+            raise TypeError(f"a shape of {sizes!r:.80}")
+    return Span(str(entry["dtype"]), tuple(sizes), begin + first, begin + last)
 
 
 class TensorFile:

@@ -49,11 +49,11 @@ class Evidence:
     ) -> dict[str, Tables]:
         """Return the sparse tables of each contributor."""
         owners = {one.name: one.statistics for one in contributors} | {NULL: null}
-        generic = (None, None) if null is None else (null.unigrams, null.pairs)
+        unigrams, pairs = (None, None) if null is None else (_generic(null.unigrams), _generic(null.pairs))
         return {
             name: {
-                **_table("unigrams", counted.unigrams, generic[0], settings.unigram_strength),
-                **_table("pairs", counted.pairs, generic[1], settings.pair_strength),
+                **_table("unigrams", counted.unigrams, unigrams, settings.unigram_strength),
+                **_table("pairs", counted.pairs, pairs, settings.pair_strength),
             }
             for name, counted in owners.items()
             if counted is not None
@@ -100,13 +100,17 @@ class EvidenceLookup(nn.Module):
         return self.kappa * evidence, (ids[:, -1],)
 
 
-def _table(part: str, counts: Tensor, null: Tensor | None, strength: float) -> Tables:
-    """Return log(1 + c/(K·q)) where c > 0, and log(K / (n + K)), for one kind of counts [V or P]."""
-    counted = counts.double()
-    q = torch.ones_like(counted) / len(counts) if null is None else (null + 1).double() / (null.sum() + len(null))
+def _generic(counts: Tensor) -> Tensor:
+    """Return q, the null's distribution with one added to every count, float64 [V or P]."""
+    return (counts + 1).double() / (counts.sum() + len(counts))
+
+
+def _table(part: str, counts: Tensor, q: Tensor | None, strength: float) -> Tables:
+    """Return log(1 + c/(K·q)) where c > 0, and log(K / (n + K)), for one kind of counts [V or P]; no q is uniform."""
     index = counts.nonzero().flatten()
-    value = torch.log1p(counted[index] / (strength * q[index]))
-    bias = torch.log(strength / (counted.sum() + strength))
+    smoothed = strength / len(counts) if q is None else strength * q[index]
+    value = torch.log1p(counts[index].double() / smoothed)
+    bias = torch.log(strength / (counts.sum().double() + strength))
     return {
         f"{part}.index": index.to(torch.int32),
         f"{part}.value": _round(value),

@@ -5,7 +5,7 @@ import pytest
 
 from moehub import digests, files
 
-LARGE = 1 << 20
+LARGE = 1 << 16
 
 
 def large(folder: Path, letter: str = "a") -> Path:
