@@ -27,6 +27,8 @@ class Run:
     """What the parts share."""
 
     device: torch.device
+    backends: tuple[str, ...]
+    """What is compared and measured: those that run on the device, unless they were left out by name."""
     small: bool
     """Tiny sizes, so that every line runs on a CPU within a minute; the figures mean nothing."""
     timer: Timer

@@ -27,6 +27,7 @@ from benchmarks.gpu.timing import REPEATS, WARM, Timer
 from benchmarks.hub import markdown, where
 from benchmarks.road import keep
 from moehub.console import console
+from moehub.router.backends import BACKENDS, runnable
 
 PARTS = {
     "layer": ("one linear of width 4096", 150.0),
@@ -46,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA device here: --device cpu --small runs every line of this without one")
     timer = Timer(device, warm=0, repeats=2) if options.small else Timer(device, warm=WARM, repeats=REPEATS)
-    run = Run(device, options.small, timer, lambda line: console.print(line, markup=False))
+    backends = tuple(name for name in runnable(device) if name not in options.without)
+    run = Run(device, backends, options.small, timer, lambda line: console.print(line, markup=False))
     made, wrong = faults(run)
     if wrong:
-        raise SystemExit("\n".join(["wrong, so nothing was measured:", *wrong]))
+        cure = "`--without NAME` leaves a backend out"
+        raise SystemExit("\n".join([f"wrong, so nothing was measured ({cure}):", *wrong]))
     run.say(f"{made} comparisons with the CPU, all within their tolerance")
     tables = {}
     for name in options.only:
@@ -70,6 +73,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="these parts alone")
+    parser.add_argument("--without", nargs="+", choices=list(BACKENDS), default=[], help="leave these backends out")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --small")
     parser.add_argument("--small", action="store_true", help="tiny sizes: to try the script, not to measure")
     parser.add_argument("--json", action="store_true", help="print the tables as JSON")

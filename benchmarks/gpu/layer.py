@@ -7,7 +7,7 @@ import torch
 from benchmarks.gpu import STATIC, Budget, Run, Table
 from benchmarks.gpu.problem import Problem
 from benchmarks.gpu.timing import Spread
-from moehub.router.backends import BACKENDS, missing, runnable
+from moehub.router.backends import BACKENDS, missing
 
 _TOKENS, _SIZES, _RANK, _WIDTH = (1, 8192, 16, 512, 8), (128, 512, 1024, 4096), 16, 4096
 _COPIED = 1 << 30
@@ -17,7 +17,7 @@ _DECODE = 16
 
 def measure(run: Run, budget: Budget) -> Table:
     """Return one line for each number of tokens, E·r and routing, those that matter most first."""
-    names = runnable(run.device)
+    names = list(run.backends)
     width = 64 if run.small else _WIDTH
     table = Table(("tokens", "E·r", "routing", "base, µs", *names))
     copied = run.timer.bandwidth(1 << 20 if run.small else _COPIED)

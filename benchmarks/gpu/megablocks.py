@@ -24,6 +24,9 @@ def measure(run: Run, budget: Budget) -> Table:
     if need is not None:
         table.notes.append(f"Left out, needs {need.what}: {need.cure}.")
         return table
+    if not {"megablocks", "grouped"} <= set(run.backends):
+        table.notes.append("Left out with one of the two backends.")
+        return table
     from moehub.router.backends.megablocks.library import load
 
     table.notes.append(f"{load().source}.")

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.gpu import STATIC, Budget, Run, Table
 from benchmarks.gpu.gate import VOCABULARY, gate
-from moehub.router.backends import BACKENDS, runnable
+from moehub.router.backends import BACKENDS
 from moehub.router.gate import PosteriorGate, Shared
 from moehub.router.layer import StackedLinear, Switchboard
 from moehub.router.route import Route
@@ -53,7 +53,7 @@ def llama(run: Run) -> LlamaForCausalLM:
 @torch.no_grad()
 def measure(run: Run, budget: Budget) -> Table:
     """Return how many times the seconds of the base the MoE takes, the gate's decision included, and the gate alone."""
-    names = [name for name in _ORDER if name in runnable(run.device)]
+    names = [name for name in _ORDER if name in run.backends]
     experts = 3 if run.small else EXPERTS
     base = llama(run)
     board = sparse(base, experts)

@@ -1,6 +1,7 @@
 """The benchmark for a GPU, at tiny sizes on a CPU: every line runs, and what it must refuse it refuses."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 
 from benchmarks.gpu import Budget, Run, layer, megablocks, model, peers, timing
 from benchmarks.gpu.__main__ import PARTS, main
+from benchmarks.gpu.correct import faults
 from benchmarks.gpu.timing import Spread, Timer
 from moehub.router.backends import BACKENDS, runnable
 from moehub.router.backends.grouped import grouped
 
 CPU = torch.device("cpu")
 SMALL = ("--device", "cpu", "--small")
+INTERPRETED = ("triton", "megablocks")
+RUN = Run(CPU, ("loop", "dense", "grouped"), small=True, timer=Timer(CPU, warm=0, repeats=2), say=lambda _: None)
 
 
 def test_every_part_measures_something(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,10 +53,24 @@ def test_a_wrong_backend_ends_it_before_anything_is_measured(
     with pytest.raises(
         SystemExit, match=r"(?s)nothing was measured.*grouped, 1 tokens.*output is off by 1\.0e-02"
     ) as end:
-        main(SMALL)
+        main([*SMALL, "--without", *INTERPRETED])
     assert end.value.code != 0
     assert "dense, " not in str(end.value)
     assert capsys.readouterr().out == ""
+
+
+def test_a_backend_that_raises_is_wrong_too_and_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own words are shown; without it the others are measured."""
+
+    def broken(*_: Any, **__: Any) -> torch.Tensor:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setitem(BACKENDS, "grouped", broken)
+    made, wrong = faults(RUN)
+    assert made > 0
+    assert {line.partition(",")[0] for line in wrong} == {"grouped"}
+    assert all(line.endswith("RuntimeError: no kernel image is available") for line in wrong)
+    main([*SMALL, "--without", *runnable(CPU), "--only", "megablocks"])
 
 
 def test_figures_of_a_cpu_are_not_kept() -> None:
@@ -72,25 +90,28 @@ def test_without_a_gpu_it_says_how_to_try_it(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("part", [layer, model])
 def test_out_of_time_a_part_says_what_it_left_out(part: Any) -> None:
     """Nothing more is begun, and the table says so."""
-    run = Run(CPU, small=True, timer=Timer(CPU, warm=0, repeats=2), say=lambda _: None)
-    table = part.measure(run, Budget(0))
+    table = part.measure(RUN, Budget(0))
     assert table.rows == []
     assert any("Out of time before" in note for note in table.notes)
 
 
 def test_peers_that_no_time_is_left_for_are_left_out() -> None:
     """Arrow comes last; the adapters that were loaded are counted."""
-    run = Run(CPU, small=True, timer=Timer(CPU, warm=0, repeats=2), say=lambda _: None)
-    table = peers.measure(run, Budget(0))
+    table = peers.measure(RUN, Budget(0))
     assert table.notes == ["Out of time before Arrow."]
     assert [(row[1], row[-1]) for row in table.rows] == [("1", "–")] * 3
+
+
+def test_megablocks_is_left_out_with_grouped() -> None:
+    """It is compared with nothing else."""
+    run = dataclasses.replace(RUN, backends=("megablocks",))
+    assert megablocks.measure(run, Budget(9)).rows == []
 
 
 def test_a_missing_megablocks_is_left_out_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other parts need nothing of it."""
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    run = Run(CPU, small=True, timer=Timer(CPU, warm=0, repeats=2), say=lambda _: None)
-    table = megablocks.measure(run, Budget(9))
+    table = megablocks.measure(RUN, Budget(9))
     assert (table.rows, "Left out, needs" in table.notes[0]) == ([], True)
 
 
