@@ -1,7 +1,6 @@
 """What this machine has, what it lacks, and how to cure it."""
 
 import importlib.metadata
-import importlib.util
 import platform
 import shutil
 import sys
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from moehub.errors import HubError
+from moehub.errors import HubError, RouterError
 from moehub.hub import open_hub
-from moehub.router.backends import BACKENDS
+from moehub.router.backends import AUTO, BACKENDS, NATIVE, VARIABLE, choose, missing, native_lacks
 
 if TYPE_CHECKING:
+    import torch
+
     from moehub.hub import Hub
 
 _HUB_SECONDS = 3.0
@@ -133,25 +134,27 @@ def _room() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    for name in BACKENDS:
-        yield Finding("backends", name, "available", fine=True)
     import torch
 
-    lacking = [
-        lack
-        for lack, absent in (
-            ("a CUDA device", not torch.cuda.is_available()),
-            ("the package megablocks or kernels", not (_installed("megablocks") or _installed("kernels"))),
-        )
-        if absent
-    ]
-    found = f"not available, needs {' and '.join(lacking)}" if lacking else "can be loaded"
-    cure = "optional; on a CUDA machine: pip install kernels (the package megablocks on PyPI pins an older torch)"
-    yield Finding("backends", "megablocks", found, fine=True, cure=cure if lacking else None)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lack = native_lacks(torch.bfloat16, device)
+    yield Finding("backends", NATIVE, "available" if lack is None else f"not available: {lack}", fine=True)
+    for name in BACKENDS:
+        need = missing(name, device)
+        found = "available" if need is None else f"not available, needs {need.what}"
+        yield Finding("backends", name, found, fine=True, cure=None if need is None else f"optional: {need.cure}")
+    for kind in ("cpu", "cuda"):
+        yield _chosen(torch.device(kind), torch.bfloat16)
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _chosen(device: "torch.device", dtype: "torch.dtype") -> Finding:
+    """Return what `auto` takes on a device for a MoE of sixteen experts of rank 16."""
+    name = f"auto on {device.type}"
+    try:
+        chosen, reason = choose(AUTO, experts=16, rank=16, dtype=dtype, device=device)
+    except RouterError as error:
+        return Finding("backends", name, str(error), fine=False, cure=f"change or unset {VARIABLE}")
+    return Finding("backends", name, f"{chosen}: {reason}", fine=True)
 
 
 def _hub(location: str | None) -> Iterator[Finding]:

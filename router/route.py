@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from moehub.router.tiles import Tiles
+
 
 @dataclass(frozen=True, eq=False)
 class Route:
@@ -88,6 +90,11 @@ class Route:
     def offsets(self) -> Tensor:
         """Where each expert's pairs end, int32 [E]: what `grouped_mm` wants."""
         return self.counts.cumsum(0).to(torch.int32)
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """All pairs, inactive ones too, sorted and cut; unlike `pairs` it is made without waiting for the device."""
+        return Tiles.of(self.indices, self.weights, self.experts)
 
     @cached_property
     def dense(self) -> Tensor:

@@ -22,6 +22,8 @@ os.environ["MOEHUB_STATE"] = str(Path(os.environ["HF_HOME"]) / "state")
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Triton interprets our programs on a CPU; read when it is imported. `TRITON_INTERPRET=0` compiles them, for a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 # Several test processes share the cores, and small models gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 _TESTS = itertools.count()

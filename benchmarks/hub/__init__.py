@@ -33,10 +33,10 @@ def present(
     if below:
         results.print(below)
     if write:
-        keep(title, "\n\n".join(filter(None, [how, machine, _table(columns, rows), below])))
+        keep(title, "\n\n".join(filter(None, [how, machine, markdown(columns, rows), below])))
 
 
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def markdown(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows as a table of Markdown; the first column holds words, the others numbers."""
     rule = ("---", *["---:"] * (len(columns) - 1))
     return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *rows))

@@ -14,12 +14,12 @@ def grouped(x: Tensor, y: Tensor, route: Route, *, A: Tensor, B: Tensor, scale: 
     if not len(route.tokens):
         return y
     weight = (route.sorted_weights * scale[route.sorted_experts]).to(x.dtype)
-    inner = _grouped_mm(x[route.tokens], A.transpose(1, 2), route.offsets)
-    outer = _grouped_mm(inner * weight[:, None], B, route.offsets)
+    inner = grouped_mm(x[route.tokens], A.transpose(1, 2), route.offsets)
+    outer = grouped_mm(inner * weight[:, None], B, route.offsets)
     return y.index_add(0, route.tokens, outer)
 
 
-def _grouped_mm(rows: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
+def grouped_mm(rows: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
     """Multiply consecutive groups of rows [S, m] by their matrices [E, m, n], padding odd sizes with zeros."""
     columns = matrices.shape[-1]
     inner, outer = _missing(rows.shape[-1], rows.dtype), _missing(columns, rows.dtype)

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
@@ -12,6 +13,7 @@ from moehub import diagnosis
 from moehub.cli import main
 from moehub.diagnosis import Finding
 from moehub.hub.folder import FolderHub
+from moehub.router.backends import BACKENDS, NATIVE, choose, triton
 from tests import loopback_hub
 from tests.published import paper_expert
 
@@ -44,7 +46,8 @@ def test_everything_that_moehub_needs_is_looked_at(hub: FolderHub) -> None:
     assert {name: importlib.metadata.version(name) for name in needed} == {
         name: one.found for name, one in found.items() if one.topic == "packages"
     }
-    assert {"loop", "dense", "grouped", "megablocks"} == {one.name for one in found.values() if one.topic == "backends"}
+    backends = {one.name for one in found.values() if one.topic == "backends"}
+    assert {NATIVE, *BACKENDS, "auto on cpu", "auto on cuda"} == backends
     assert {"python", "cpu", "memory", "here", "cache", "hub", "token"} <= set(found)
     assert found["hub"].found == f"{hub.location} holds 1 experts"
 
@@ -78,10 +81,21 @@ def test_an_old_python_fails(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_optional_backend_says_what_it_needs(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it everything works, so it is no failure."""
-    monkeypatch.setattr(diagnosis, "_installed", lambda _: False)
-    found = findings("--hub", hub.root)["megablocks"]
-    assert "the package megablocks or kernels" in found.found
-    assert (found.fine, "pip install kernels" in str(found.cure)) == (True, True)
+    monkeypatch.setattr(triton, "installed", lambda: False)
+    found = findings("--hub", hub.root)["triton"]
+    assert found.found == "not available, needs the package triton"
+    assert (found.fine, "pip install triton" in str(found.cure)) == (True, True)
+
+
+def test_what_auto_would_take_is_shown_with_its_reason(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a CPU and for CUDA; a variable that names what cannot run is a finding."""
+    found = findings("--hub", hub.root)
+    name, reason = choose("auto", experts=16, rank=16, dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert found["auto on cpu"].found == f"{name}: {reason}"
+    assert "not measured" in found["auto on cuda"].found
+    monkeypatch.setenv("MOEHUB_BACKEND", "fastest")
+    found = findings("--hub", hub.root)
+    assert (found["auto on cpu"].fine, found["auto on cpu"].cure) == (False, "change or unset MOEHUB_BACKEND")
 
 
 def test_a_hub_that_is_not_there_is_shown_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -6,11 +7,21 @@ import torch
 from torch import Tensor
 
 from moehub.errors import RouterError
-from moehub.router.backends import BACKENDS, choose
+from moehub.router.backends import BACKENDS, choose, runnable
+from moehub.router.backends import triton as triton_backend
 from moehub.router.native import compiler
 from moehub.router.route import Route
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LACKS_TRITON = importlib.util.find_spec("triton") is None
+LACKS_MEGABLOCKS = LACKS_TRITON or importlib.util.find_spec("megablocks") is None
+FAST = [
+    "dense",
+    "grouped",
+    "gather",
+    pytest.param("triton", marks=pytest.mark.skipif(LACKS_TRITON, reason="there is no triton for this system")),
+    pytest.param("megablocks", marks=pytest.mark.skipif(LACKS_MEGABLOCKS, reason="`make test` brings megablocks")),
+]
 
 
 @dataclass
@@ -68,6 +79,8 @@ SIZES: dict[str, Any] = {
     "empty experts": {"tokens": 20, "experts": 9, "rank": 5, "width": 24, "out": 8, "k": 2, "used": 3},
     "all on one": {"tokens": 23, "experts": 4, "rank": 8, "width": 16, "out": 24, "k": 1, "used": 1},
     "all of them": {"tokens": 11, "experts": 3, "rank": 8, "width": 16, "out": 16, "k": 3, "used": 3},
+    "large ranks": {"tokens": 9, "experts": 3, "rank": 70, "width": 270, "out": 140, "k": 2, "used": 3},
+    "many tokens": {"tokens": 150, "experts": 2, "rank": 20, "width": 40, "out": 36, "k": 2, "used": 2},
     "one expert": {"tokens": 11, "experts": 1, "rank": 7, "width": 9, "out": 5, "k": 1, "used": 1},
 }
 
@@ -84,7 +97,7 @@ def test_the_loop_is_the_formula(size: str) -> None:
     torch.testing.assert_close(run("loop", given).detach(), expected, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["dense", "grouped"])
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_backend_equals_the_loop_in_output_and_gradients(backend: str, size: str) -> None:
     """Output and the gradients of inputs, adapters, scales and gate weights are those of the loop."""
@@ -105,14 +118,14 @@ def test_every_backend_equals_the_loop_in_output_and_gradients(backend: str, siz
             torch.testing.assert_close(mine, leaf.grad, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["dense", "grouped"])
+@pytest.mark.parametrize("backend", FAST)
 def test_sixteen_bits_agree_within_their_precision(backend: str) -> None:
     """In bfloat16 every backend stays within the rounding of the loop."""
     given = problem(**SIZES["even"], dtype=torch.bfloat16)
     torch.testing.assert_close(run(backend, given), run("loop", given), atol=0.5, rtol=0.05)
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+@pytest.mark.parametrize("backend", runnable(CPU))
 def test_nobody_chosen_changes_nothing(backend: str) -> None:
     """Where all weights are zero the linear's output comes back bit for bit."""
     given = problem(**SIZES["even"])
@@ -121,9 +134,15 @@ def test_nobody_chosen_changes_nothing(backend: str) -> None:
     assert torch.equal(out, given.y)
 
 
+def test_gather_gives_many_tokens_to_grouped() -> None:
+    """Beyond its limit it returns what `grouped` returns, bit for bit."""
+    given = problem(**SIZES["many tokens"])
+    assert torch.equal(run("gather", given), run("grouped", given))
+
+
 def test_an_unknown_backend_is_an_error() -> None:
     """A backend that was asked for by name and does not exist is refused with the names that do."""
-    with pytest.raises(RouterError, match=r"no backend 'megablox'.*native, loop, dense, grouped"):
+    with pytest.raises(RouterError, match=r"no backend 'megablox'.*native, loop, .*gather, triton, megablocks"):
         choose("megablox", experts=2, rank=8, dtype=torch.float32, device=CPU)
 
 
@@ -170,3 +189,26 @@ def test_a_variable_decides_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> Non
         "asked for by MOEHUB_BACKEND",
     )
     assert choose("dense", experts=2, rank=8, dtype=torch.float32, device=CPU)[0] == "dense"
+
+
+def test_a_backend_that_cannot_run_is_an_error_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked for by name, so nothing else is taken in its place."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(triton_backend, "installed", lambda: True)
+    with pytest.raises(RouterError, match=r"'triton' cannot run on cpu, it needs a CUDA device: load .* device_map="):
+        choose("triton", experts=2, rank=8, dtype=torch.float32, device=CPU)
+    monkeypatch.setattr(triton_backend, "installed", lambda: False)
+    with pytest.raises(RouterError, match=r"cannot run on cuda, it needs the package triton: pip install triton"):
+        choose("triton", experts=2, rank=8, dtype=torch.float32, device=CUDA)
+
+
+def test_auto_takes_triton_on_cuda_and_says_that_nobody_measured_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without triton few experts run dense and more by gathering, and the reason says what is missing."""
+    monkeypatch.setattr(triton_backend, "installed", lambda: True)
+    name, reason = choose("auto", experts=64, rank=16, dtype=torch.bfloat16, device=CUDA)
+    assert (name, "not measured" in reason) == ("triton", True)
+    monkeypatch.setattr(triton_backend, "installed", lambda: False)
+    few = choose("auto", experts=2, rank=8, dtype=torch.bfloat16, device=CUDA)
+    many = choose("auto", experts=64, rank=16, dtype=torch.bfloat16, device=CUDA)
+    assert (few[0], many[0]) == ("dense", "gather")
+    assert all("not measured" in why and "triton" in why for _, why in (few, many))
