@@ -137,7 +137,7 @@ def _backends() -> Iterator[Finding]:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lack = native_lacks(torch.bfloat16, device)
+    lack = native_lacks(torch.bfloat16, torch.device("cpu"))
     yield Finding("backends", NATIVE, "available" if lack is None else f"not available: {lack}", fine=True)
     for name in BACKENDS:
         need = missing(name, device)
