@@ -1,4 +1,7 @@
-"""What the engine costs beside the plain base; each part measures its rows, `python -m benchmarks.engine` prints them."""
+"""What the engine costs beside the plain base.
+
+Each part measures its rows, and `python -m benchmarks.engine` prints them.
+"""
 
 import gc
 import statistics
