@@ -55,7 +55,9 @@ class Planned:
 class Target(Protocol):
     """A format with its settings."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `--format` calls it."""
 
     def plan(self, parts: Parts) -> Planned:
         """Return what will be written.
