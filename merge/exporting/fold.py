@@ -1,7 +1,9 @@
 """Fold low-rank updates into a weight, a band of rows at a time: W' = round(W + Σ_e s_e·B_e·A_e).
 
-The sum is computed in float32 and rounded once, to the type that is written. A band is small enough to stay in a
-core's cache from the first step to the write.
+The sum is computed in float32 and rounded once, to the type that is written (`plain`). From bfloat16 to bfloat16, a
+processor that multiplies bfloat16 itself does that in one step and less than half the time (`split`): each factor is
+the sum of two bfloat16 numbers, L = L₁ + L₂ and R = R₁ + R₂, and L·R = L₁R₁ + L₁R₂ + L₂R₁ but for L₂R₂, a 2⁻¹⁶th of
+it, which is 2⁸ times smaller than what rounding W' loses. The processor adds W in float32 and rounds once, too.
 
 Shapes: R rows and C columns of the stored weight (d_out, d_in; the other way round for a Conv1D), r ranks in all.
 """
@@ -12,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BAND = 1 << 18
-"""Numbers in a band: 1 MiB of float32."""
+BAND = 1 << 19
+"""Numbers in a band: few enough to stay in a core's cache, and enough for the arithmetic to run at full speed."""
+RING = 4
+"""A band stays as it is until this many more were asked for: another thread may write it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,71 @@ class Update:
         return (right.T.contiguous(), left.T.contiguous()) if self.transposed else (left, right)
 
 
-def bands(weight: Tensor, change: Update | None, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Yield the rows of W + ΔW as `dtype`, in order; each band is valid until the next is asked for.
+class Workbench:
+    """Memory for bands, used again and again: new pages for each would cost as much as the arithmetic."""
 
-    Args:
-        weight: W [R, C], of any float type; any shape where nothing is added.
-        change: what is added to it; None to convert it alone.
-        dtype: of the result.
-    """
-    flat = weight.reshape(1, -1) if weight.ndim < 2 else weight.flatten(0, -2)
-    rows, columns = flat.shape
-    height = max(1, min(rows, BAND // max(1, columns)))
-    left, right = (None, None) if change is None else change.factors()
-    wide, rounded = torch.empty(height, columns), torch.empty(height, columns, dtype=dtype)
-    for begin in range(0, rows, height):
-        size = min(height, rows - begin)
-        part = wide[:size].copy_(flat[begin : begin + size])
-        if left is not None and right is not None:
-            part.addmm_(left[begin : begin + size], right)
-        yield rounded[:size].copy_(part)
+    def __init__(self) -> None:
+        self._wide = torch.empty(0)
+        self._ring: dict[torch.dtype, list[Tensor]] = {}
+        self._turn = 0
+
+    def bands(self, weight: Tensor, change: Update | None, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Yield the rows of W + ΔW as `dtype`, in order; each band is valid until `RING` more were asked for.
+
+        Args:
+            weight: W [R, C], of any float type; any shape where nothing is added.
+            change: what is added to it; None to convert it alone.
+            dtype: of the result.
+        """
+        flat = weight.reshape(1, -1) if weight.ndim < 2 else weight.flatten(0, -2)
+        if change is None:
+            return self.plain(flat, None, dtype)
+        if weight.dtype == dtype == torch.bfloat16 and multiplies_bfloat16():
+            return self.split(flat, change.factors())
+        return self.plain(flat, change.factors(), dtype)
+
+    def plain(self, weight: Tensor, factors: tuple[Tensor, Tensor] | None, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Yield bands of W + left·right, computed in float32."""
+        for begin, rows in _cut(weight):
+            part = self._float(rows.shape).copy_(rows)
+            if factors is not None:
+                part.addmm_(factors[0][begin : begin + len(rows)], factors[1])
+            yield self._next(rows.shape, dtype).copy_(part)
+
+    def split(self, weight: Tensor, factors: tuple[Tensor, Tensor]) -> Iterator[Tensor]:
+        """Yield bands of W + left·right in bfloat16, from products of bfloat16 that are summed in float32."""
+        (left, left_rest), (right, right_rest) = map(_halves, factors)
+        left, right = torch.cat([left, left, left_rest], 1), torch.cat([right, right_rest, right])
+        for begin, rows in _cut(weight):
+            out = self._next(rows.shape, torch.bfloat16)
+            yield torch.addmm(rows, left[begin : begin + len(rows)], right, out=out)
+
+    def _float(self, shape: torch.Size) -> Tensor:
+        if self._wide.numel() < shape.numel():
+            self._wide = torch.empty(shape.numel())
+        return self._wide[: shape.numel()].view(shape)
+
+    def _next(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        ring = self._ring.setdefault(dtype, [torch.empty(0, dtype=dtype)] * RING)
+        self._turn = (self._turn + 1) % RING
+        if ring[self._turn].numel() < shape.numel():
+            ring[self._turn] = torch.empty(shape.numel(), dtype=dtype)
+        return ring[self._turn][: shape.numel()].view(shape)
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; others would do it one number after another."""
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 (torch has no public way)
+
+
+def _halves(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two bfloat16 matrices whose sum is a float32 matrix but for 2⁻¹⁶ of it."""
+    first = matrix.bfloat16()
+    return first, (matrix - first.float()).bfloat16()
+
+
+def _cut(weight: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield the first row's number and the rows of each band."""
+    height = max(1, BAND // max(1, weight.shape[1]))
+    for begin in range(0, len(weight), height):
+        yield begin, weight[begin : begin + height]

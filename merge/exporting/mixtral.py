@@ -61,7 +61,7 @@ class Mixtral:
             _require_texts(parts, names, self.gate_texts)
             rows = rows_of(parts.base, self.gate_texts)
             top_k = _top_k(self.top_k, parts.settings.top_k, len(names))
-            items = self.items(parts, _no_gates(config, len(names)))
+            items = self.items(parts, no_gates(config, len(names)))
             size = sum(one.size for one in place(items, base, self.dtype))
         return Planned(
             kind=f"Mixtral with {len(names)} experts, top {top_k}",
@@ -116,7 +116,7 @@ def columns(parts: Parts) -> list[str]:
     return [expert.name for expert in parts.experts] + ([NULL] if parts.config.null else [])
 
 
-def _no_gates(config: Any, experts: int) -> Tensor:
+def no_gates(config: Any, experts: int) -> Tensor:
     """Return gates that have nothing to decide, or that were not made yet."""
     return torch.zeros(config.num_hidden_layers, experts, config.hidden_size)
 
@@ -124,7 +124,7 @@ def _no_gates(config: Any, experts: int) -> Tensor:
 def _gates(parts: Parts, rows: Mapping[str, Sequence[Row]], names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Return W of each layer, [L, E, H], and what there is to say about them."""
     if len(names) == 1:
-        return _no_gates(parts.base.load_config(), 1), ()
+        return no_gates(parts.base.load_config(), 1), ()
     gates = solve_gates(load_moe(parts, dtype="auto"), {name: rows[name] for name in names})
     if gates.right is None:
         return gates.weights, ("the gates' texts were too short to keep some of them for measuring the gates",)
