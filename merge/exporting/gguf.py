@@ -78,7 +78,8 @@ class Gguf:
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 (the person named it)
         if done.returncode or not (folder / GGUF_FILE).is_file():
             raise MergeError(
-                f"{CONVERTER} of {self.llama_cpp} failed with code {done.returncode}. Its last words:\n"
+                f"{CONVERTER} of {self.llama_cpp} failed with code {done.returncode}; if it lacks a library, "
+                f"install those in its requirements.txt beside moehub. Its last words:\n"
                 f"{(done.stdout + done.stderr)[-_SHOWN:].strip()}"
             )
         return (*said, f"converted by {CONVERTER} with --outtype {self.outtype}")

@@ -1,5 +1,6 @@
 """Small MoEs to export: experts of the FFN alone, with the null expert; and one whose experts change attention."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,13 @@ def make_small(
     targets: tuple[tuple[str, ...], tuple[str, ...]] = (FFN, FFN),
     null: bool = True,
     top_k: int = 2,
+    retokenize: Callable[[Path], None] | None = None,
     **changes: Any,
 ) -> Small:
-    """Merge two experts of ranks 4 and 6."""
+    """Merge two experts of ranks 4 and 6; `retokenize` may give the base another tokenizer."""
     base = tiny_base(folder / "base", architecture=architecture, **changes)
+    if retokenize is not None:
+        retokenize(base)
     texts = {"code": CODE * 30, "law": LAW * 30, "null": GENERIC * 30}
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")

@@ -3,13 +3,15 @@ import stat
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from moehub.errors import MergeError
 from moehub.merge.exporting.dense import Dense
 from moehub.merge.exporting.exporting import export, prepare
 from moehub.merge.exporting.gguf import Gguf
 from moehub.merge.exporting.mixtral import Mixtral
-from tests.merge.exporting.conftest import Small
+from tests.merge.exporting.conftest import Small, make_small
 
 CONVERTER = """
 import json, sys
@@ -79,12 +81,28 @@ def test_without_a_converter_the_cure_is_named(small: Small, tmp_path: Path) -> 
         Gguf(Dense("law"), tmp_path).plan(small.parts)
 
 
+def spell(base: Path) -> None:
+    """Give a base a tokenizer of Llama's kind, which spells all words: converters know others only by their hash."""
+    letters = {chr(code) for code in range(33, 127)} - {"<", ">"}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    vocabulary = {token: at for at, token in enumerate([*tokens, *sorted(letters)][:320])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(base)
+
+
 @pytest.mark.parametrize("kind", ["mixtral", "dense"])
-def test_the_real_converter_takes_it(small: Small, tmp_path: Path, kind: str) -> None:
+def test_the_real_converter_takes_it(tmp_path: Path, kind: str) -> None:
     """MOEHUB_LLAMA_CPP names a checkout of llama.cpp: its converter makes a GGUF file, and its program runs it."""
     checkout = os.environ.get("MOEHUB_LLAMA_CPP")
     if not checkout:
         pytest.skip("MOEHUB_LLAMA_CPP does not name a checkout of llama.cpp")
+    small = make_small(tmp_path, retokenize=spell, null=False)
     inner = Dense("law") if kind == "dense" else Mixtral(gate_texts=small.texts)
     notes = exported(small, Gguf(inner, Path(checkout), "f32"), tmp_path / "out")
     assert (tmp_path / "out" / "model.gguf").read_bytes()[:4] == b"GGUF"
