@@ -217,6 +217,13 @@ def _lost(parts: Parts, top_k: int, touched: Sequence[str], attention: Attention
     if touched:
         how = {"average": "their mean was folded into the base's", "drop": "dropped"}[attention]
         lost.append(f"changes to attention, which all experts share ({', '.join(touched)}): {how}")
+    idle = [
+        expert.name
+        for expert, adapter in zip(parts.experts, parts.adapters, strict=True)
+        if not any(".mlp." in key for key in adapter.pairs)
+    ]
+    if idle:
+        lost.append(f"all of {', '.join(idle)} that is an expert's own: they change no FFN, so theirs is the base's")
     lost.append("adding and removing experts: that needs the MoE")
     return tuple(lost)
 

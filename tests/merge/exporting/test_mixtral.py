@@ -174,6 +174,13 @@ def test_attention_is_refused_by_default(attentive: Small) -> None:
         Mixtral(gate_texts=attentive.texts).plan(attentive.parts)
 
 
+def test_an_expert_without_an_ffn_is_named(tmp_path: Path) -> None:
+    """It would be a copy of the base."""
+    small = make_small(tmp_path, targets=(("q_proj",), FFN), null=False)
+    lost = Mixtral(attention="drop", gate_texts=small.texts).plan(small.parts).lost
+    assert any("all of law that is an expert's own" in sentence for sentence in lost)
+
+
 def test_other_targets_are_refused(tmp_path: Path) -> None:
     """An expert on the output layer has no place in Mixtral."""
     small = make_small(tmp_path, targets=(FFN, (*FFN, "lm_head")), null=False)

@@ -1,3 +1,5 @@
+import errno
+import itertools
 from pathlib import Path
 
 import pytest
@@ -5,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moehub.errors import BaseModelError, MergeError
-from moehub.merge.exporting import fold
-from moehub.merge.exporting.fold import Update
+from moehub.merge.exporting import fold, streaming
+from moehub.merge.exporting.fold import RING, Update, Workbench, multiplies_bfloat16
 from moehub.merge.exporting.mapped import INDEX, mapped
 from moehub.merge.exporting.streaming import Item, place, write_weights
 
@@ -123,3 +125,45 @@ def test_a_damaged_base_is_refused(weights: dict[str, torch.Tensor], tmp_path: P
         path.write_bytes(path.read_bytes()[:-9] if damage == "truncated" else b"\x10" + b"\0" * 7 + b"no json, really!")
     with pytest.raises(BaseModelError, match=r"model\.safetensors.*download the base again"):
         mapped(tmp_path / "base").__enter__()
+
+
+def test_products_of_bfloat16_equal_those_of_float32() -> None:
+    """The quick way and the plain one differ by one rounding in a few numbers of a thousand, at odd sizes too."""
+    if not multiplies_bfloat16():
+        pytest.skip("this processor does not multiply bfloat16 itself, and the quick way is not taken")
+    torch.manual_seed(0)
+    for rows, columns, rank in ((64, 48, 4), (1000, 37, 3), (1, 5, 1), (700, 1024, 16)):
+        weight = (0.02 * torch.randn(rows, columns)).bfloat16()
+        update = Update(((0.1 * torch.randn(rank, columns), 0.1 * torch.randn(rows, rank), 0.7),))
+        bench = Workbench()
+        quick = torch.cat([band.clone() for band in bench.split(weight, update.factors())])
+        slow = torch.cat([band.clone() for band in bench.plain(weight, update.factors(), torch.bfloat16)])
+        assert float((quick != slow).float().mean()) < 5e-3
+        torch.testing.assert_close(quick.float(), slow.float(), atol=1e-6, rtol=2**-7)
+
+
+def test_a_band_stays_while_others_are_made() -> None:
+    """Another thread may still be writing it."""
+    weight = torch.arange(40.0).view(10, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fold, "BAND", 4)
+        made = list(itertools.islice(Workbench().bands(weight, None, torch.float32), RING))
+        assert torch.equal(torch.cat(made), weight[:RING])
+
+
+def test_a_full_disk_stops_the_writing(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails in the thread that writes is raised where the weights are made."""
+
+    def full(_: object, piece: memoryview | bytes) -> None:
+        if isinstance(piece, memoryview):  # the header is bytes, and still fits
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with mapped(tmp_path / "base") as base:
+        placed = place([Item(name, source=name) for name in weights], base)
+        monkeypatch.setattr(streaming, "_write", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_weights(placed, base, out)
