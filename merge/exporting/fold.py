@@ -16,8 +16,6 @@ from torch import Tensor
 
 BAND = 1 << 19
 """Numbers in a band: few enough to stay in a core's cache, and enough for the arithmetic to run at full speed."""
-RING = 4
-"""A band stays as it is until this many more were asked for: another thread may write it meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,10 @@ class Workbench:
     """Memory for bands, used again and again: new pages for each would cost as much as the arithmetic."""
 
     def __init__(self) -> None:
-        self._wide = torch.empty(0)
-        self._ring: dict[torch.dtype, list[Tensor]] = {}
-        self._turn = 0
+        self._kept: dict[torch.dtype, Tensor] = {}
 
     def bands(self, weight: Tensor, change: Update | None, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Yield the rows of W + ΔW as `dtype`, in order; each band is valid until `RING` more were asked for.
+        """Yield the rows of W + ΔW as `dtype`, in order; each band is valid until the next is asked for.
 
         Args:
             weight: W [R, C], of any float type; any shape where nothing is added.
@@ -69,30 +65,23 @@ class Workbench:
     def plain(self, weight: Tensor, factors: tuple[Tensor, Tensor] | None, dtype: torch.dtype) -> Iterator[Tensor]:
         """Yield bands of W + left·right, computed in float32."""
         for begin, rows in _cut(weight):
-            part = self._float(rows.shape).copy_(rows)
+            part = self._memory(rows.shape, torch.float32).copy_(rows)
             if factors is not None:
                 part.addmm_(factors[0][begin : begin + len(rows)], factors[1])
-            yield self._next(rows.shape, dtype).copy_(part)
+            yield part if dtype == torch.float32 else self._memory(rows.shape, dtype).copy_(part)
 
     def split(self, weight: Tensor, factors: tuple[Tensor, Tensor]) -> Iterator[Tensor]:
         """Yield bands of W + left·right in bfloat16, from products of bfloat16 that are summed in float32."""
         (left, left_rest), (right, right_rest) = map(_halves, factors)
         left, right = torch.cat([left, left, left_rest], 1), torch.cat([right, right_rest, right])
         for begin, rows in _cut(weight):
-            out = self._next(rows.shape, torch.bfloat16)
+            out = self._memory(rows.shape, torch.bfloat16)
             yield torch.addmm(rows, left[begin : begin + len(rows)], right, out=out)
 
-    def _float(self, shape: torch.Size) -> Tensor:
-        if self._wide.numel() < shape.numel():
-            self._wide = torch.empty(shape.numel())
-        return self._wide[: shape.numel()].view(shape)
-
-    def _next(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        ring = self._ring.setdefault(dtype, [torch.empty(0, dtype=dtype)] * RING)
-        self._turn = (self._turn + 1) % RING
-        if ring[self._turn].numel() < shape.numel():
-            ring[self._turn] = torch.empty(shape.numel(), dtype=dtype)
-        return ring[self._turn][: shape.numel()].view(shape)
+    def _memory(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        if dtype not in self._kept or self._kept[dtype].numel() < shape.numel():
+            self._kept[dtype] = torch.empty(shape.numel(), dtype=dtype)
+        return self._kept[dtype][: shape.numel()].view(shape)
 
 
 def multiplies_bfloat16() -> bool:

@@ -1,17 +1,15 @@
 """Write a model's weights tensor by tensor, in memory of a few megabytes, as files that transformers reads.
 
 The header of a safetensors file says where every tensor will lie, so it can be written before any is computed; then
-each is made, a band of rows at a time, and written by a thread while the next is made.
+each is made, a band of rows at a time, and written at once.
 """
 
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -19,7 +17,7 @@ from torch import Tensor
 from moehub import files
 from moehub.console import Advance, progress
 from moehub.errors import MergeError
-from moehub.merge.exporting.fold import RING, Update, Workbench
+from moehub.merge.exporting.fold import Update, Workbench
 from moehub.merge.exporting.mapped import DTYPES, INDEX, NAMES, WEIGHTS, Mapped
 
 LARGEST_SHARD = 5_000_000_000
@@ -125,18 +123,18 @@ def _header(shard: Sequence[Placed]) -> bytes:
 
 def _write_tensors(file: BinaryIO, shard: Sequence[Placed], base: Mapped, advance: Advance) -> None:
     bench = Workbench()
-    with _Behind(file, advance) as behind:
-        for one, following in pairwise([*shard, None]):
-            assert one is not None  # noqa: S101 (only the last is nothing)
-            for piece in _pieces(one, base, bench):
-                behind.write(piece)
-            source = one.item.source
-            if source is not None and (following is None or following.item.source != source):
-                base.release(source)
+    for one, following in pairwise([*shard, None]):
+        assert one is not None  # noqa: S101 (only the last is nothing)
+        for piece in _pieces(one, base, bench):
+            _write(file, piece)
+            advance(len(piece))
+        source = one.item.source
+        if source is not None and (following is None or following.item.source != source):
+            base.release(source)
 
 
 def _pieces(placed: Placed, base: Mapped, bench: Workbench) -> Iterator[memoryview]:
-    """Yield a tensor's bytes in order; a piece is valid until `RING` more were asked for."""
+    """Yield a tensor's bytes in order; a piece is valid until the next is asked for."""
     item = placed.item
     if item.source is not None and item.change is None and base.spans[item.source].dtype == placed.dtype:
         raw = base.raw(item.source)
@@ -145,37 +143,6 @@ def _pieces(placed: Placed, base: Mapped, bench: Workbench) -> Iterator[memoryvi
     weight = item.value if item.value is not None else base.tensor(str(item.source))
     for band in bench.bands(weight, item.change, DTYPES[placed.dtype]):
         yield memoryview(band.view(torch.uint8).numpy()).cast("B")  # type: ignore[arg-type]
-
-
-class _Behind:
-    """Writes pieces in a thread of its own, a few behind what is made."""
-
-    def __init__(self, file: BinaryIO, advance: Advance) -> None:
-        self._file, self._advance = file, advance
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._pending: deque[Future[None]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if kind is None:
-            self._wait(0)
-
-    def write(self, piece: memoryview) -> None:
-        """Write a piece after those before it; wait until the one whose memory is used next was written.
-
-        Raises:
-            OSError: of a piece before this one, as when the disk is full.
-        """
-        self._pending.append(self._pool.submit(_write, self._file, piece))
-        self._advance(len(piece))
-        self._wait(RING - 1)
-
-    def _wait(self, left: int) -> None:
-        while len(self._pending) > left:
-            self._pending.popleft().result()
 
 
 def _write(file: BinaryIO, piece: memoryview | bytes) -> None:
