@@ -34,7 +34,7 @@ ROUTER_FILE = "router.safetensors"
 BASE_FOLDER, EXPERTS_FOLDER = "base", "experts"
 _MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE, MEASURED_FILE})
 """What a change does not take over; signature and evaluation would no longer hold."""
-_TEXT_FILES = (
+TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -46,6 +46,7 @@ _TEXT_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+"""What a base says about text: the tokenizer, and how to generate."""
 _LOCAL_KEYS = ("_name_or_path", "transformers_version", "architectures")
 """Keys of a base's configuration that say where and by what it was saved, not what it is."""
 
@@ -58,7 +59,7 @@ def assemble(plan: Plan, base: Base, output: Path, *, embed_base: bool = False) 
     """
     plan.require()
     with files.new_folder(output) as folder:
-        for name in _TEXT_FILES:
+        for name in TEXT_FILES:
             if (base.folder / name).is_file():
                 shutil.copyfile(base.folder / name, folder / name)
         if embed_base:

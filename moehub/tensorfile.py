@@ -29,6 +29,11 @@ class Span(NamedTuple):
     """In bytes from the beginning of the file."""
     end: int
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.begin
+
 
 def spans(path: Path) -> dict[str, Span]:
     """Return where each tensor of a safetensors file lies.
@@ -50,7 +55,7 @@ def spans(path: Path) -> dict[str, Span]:
     for name, span in found.items():
         if not 8 + length <= span.begin <= span.end <= size:
             raise ValueError(f"the tensor {name!r} lies outside: the file is truncated")
-        if span.dtype in _DTYPES and span.end - span.begin != _SIZES[span.dtype] * math.prod(span.shape):
+        if span.dtype in _DTYPES and span.size != _SIZES[span.dtype] * math.prod(span.shape):
             raise ValueError(f"the tensor {name!r} has another size than its shape {span.shape} says")
     return found
 
@@ -105,6 +110,11 @@ class TensorFile:
             return torch.empty(span.shape, dtype=dtype)
         return torch.frombuffer(self._map, dtype=dtype, count=count, offset=span.begin).view(span.shape)
 
+    def raw(self, name: str) -> memoryview:
+        """Return a tensor's bytes."""
+        span = self.spans[name]
+        return memoryview(self._map)[span.begin : span.end]
+
     def bring(self) -> None:
         """Read the whole file into memory now, where the system can be asked to."""
         for advice in (_POPULATE_READ, getattr(mmap, "MADV_WILLNEED", 3)):
@@ -112,7 +122,12 @@ class TensorFile:
                 self._map.madvise(advice)
                 return
 
-    def release(self) -> None:
-        """Give the memory back; what is looked at again is read from the disk again, and what was written is lost."""
+    def release(self, name: str | None = None) -> None:
+        """Give memory back, that of one tensor or all; what is looked at again is read from the disk again.
+
+        What was written to the map is lost.
+        """
+        begin, end = (0, len(self)) if name is None else (self.spans[name].begin, self.spans[name].end)
+        begin -= begin % mmap.PAGESIZE
         with contextlib.suppress(OSError, AttributeError):
-            self._map.madvise(mmap.MADV_DONTNEED)
+            self._map.madvise(mmap.MADV_DONTNEED, begin, end - begin)

@@ -20,6 +20,7 @@ PARTS: dict[str, str] = {
     "mixture": "training through the MoE",
     "memory": "memory",
     "assembly": "merging and loading",
+    "export": "exporting",
 }
 """Part → what it measures; `benchmarks.engine.PART` has `measure(turns) -> list[Row]`."""
 _COLUMNS = ("work", "case", "measured", "goal", "others, same run")

@@ -68,7 +68,7 @@ def _reached(model: "torch.nn.Module", route: Route) -> None:
     """Run a forward in which the route is this one."""
     from moehub.router.gate import Shared
 
-    model.gate.routing = lambda _: Shared(route)
+    model.gate.routing = lambda _: Shared(route)  # type: ignore[union-attr]
     model(input_ids=world.draw(0, world.VOCABULARY, 1, len(route.indices)), use_cache=False)
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
+    "export": ("moehub.cli.export", "Turn a MoE into Mixtral, PEFT adapters, one model or GGUF."),
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),
     "federate": ("moehub.cli.federate", "Train experts together with others, who keep their text."),
     "node": ("moehub.cli.node", "Take part in a federation, with text that stays here."),

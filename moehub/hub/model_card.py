@@ -89,6 +89,41 @@ def render_moe(*, name: str, base: BasePin, experts: Sequence[tuple[Card, str]],
     return _page(_moe_matter(base, experts), _moe_body(name, base, experts, router))
 
 
+def render_export(
+    *,
+    base: str,
+    experts: Sequence[tuple[Card, str]],
+    library: str,
+    relation: str,
+    tags: Sequence[str],
+    body: str,
+) -> str:
+    """Return the README.md of what a MoE was exported to.
+
+    Args:
+        base: the base's reference.
+        experts: those whose weights are in it, each with the reference it was taken from.
+        library: which one reads it, as the hub calls it.
+        relation: how the hub calls what it is to its base: `merge`, `finetune` or `adapter`.
+        tags: what it is called beside its domains.
+        body: Markdown, below the title and above the experts.
+    """
+    sources = [source.partition("@")[0] for _, source in experts] if relation == "merge" else []
+    rows = "\n".join(
+        f"| {card.name} | {card.domain} | {_plain(card.license)} | {_source(source)} |" for card, source in experts
+    )
+    matter = {
+        "library_name": library,
+        **_base_model([base, *dict.fromkeys(sources)], relation),
+        **_license({card.license for card, _ in experts}),
+        "pipeline_tag": "text-generation",
+        "tags": ["moehub", *tags, *sorted({f"domain:{card.domain}" for card, _ in experts})],
+    }
+    title = f"# {'+'.join(card.name for card, _ in experts)} on {_plain(base)}"
+    table = f"## Experts\n\n| expert | domain | licence | source |\n|---|---|---|---|\n{rows}"
+    return _page(matter, f"{title}\n{body}\n{table}")
+
+
 def read_summary(values: Any) -> Summary | None:
     """Return the summary in a front matter's `moehub`, or None where a stranger wrote something else there."""
     if not isinstance(values, dict):
