@@ -9,7 +9,8 @@ Shapes: B rows, T tokens of a row.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from moehub.experts.tokens import Tokens
 
@@ -69,20 +71,52 @@ def collate(rows: Sequence[Row], pad: int = 0) -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
+def flatten(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Return rows as one long one, without padding, for attention by text (`moehub.experts.attention`).
+
+    Returns:
+        `input_ids`, `labels` and `position_ids`, int64 [1, T] with the T tokens of all rows; `cu_seq_lens_q`,
+        int32 [examples + 1], where each example begins, and T; `logits_to_keep`, int64 [N], the places whose
+        next token is learned.
+    """
+    lengths = torch.tensor([length for row in rows for length in row.lengths])
+    labels = torch.cat([row.labels for row in rows])
+    return {
+        "input_ids": torch.cat([row.ids for row in rows])[None],
+        "labels": labels[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths.tolist()])[None],
+        "cu_seq_lens_q": functional.pad(lengths.cumsum(0), (1, 0)).int(),
+        "logits_to_keep": (labels[1:] != IGNORED).nonzero()[:, 0],
+    }
+
+
 @torch.no_grad()
-def keeps_apart(model: Any) -> bool:
-    """Return whether two examples in one row of this model do not see each other."""
+def keeps_apart(
+    model: Any,
+    form: Callable[[Sequence[Row]], dict[str, Tensor]] = collate,
+    *,
+    within: AbstractContextManager[None] | None = None,
+) -> bool:
+    """Return whether two examples in one row of this model do not see each other.
+
+    Args:
+        model: what is tried.
+        form: what makes a batch of the row.
+        within: how the model is made to attend to it; the example alone is read without it.
+    """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(vocabulary, (2, _PROBE), generator=generator)
-    together = collate([Row(torch.cat([first, second]), torch.cat([first, second]), (_PROBE, _PROBE))])
+    together = form([Row(torch.cat([first, second]), torch.cat([first, second]), (_PROBE, _PROBE))])
     alone = collate([Row(second, second, (_PROBE,))])
     was_training = model.training
     model.eval()
     try:
-        packed, expected = (_logits(model, batch)[0, -_PROBE:] for batch in (together, alone))
+        expected = _logits(model, alone)[0, : _PROBE - 1]
+        with within or contextlib.nullcontext():
+            packed = _logits(model, together)[0, _PROBE : 2 * _PROBE - 1]
     except TypeError:
-        return False  # this architecture takes no position_ids
+        return False  # this architecture takes no position_ids, or lets no lengths through
     finally:
         model.train(was_training)
     tolerance = _TOLERANCE.get(next(model.parameters()).dtype, _HALF_TOLERANCE)
@@ -90,7 +124,7 @@ def keeps_apart(model: Any) -> bool:
 
 
 def _logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     logits: Tensor = model(**inputs, use_cache=False).logits.float()
     return logits
 

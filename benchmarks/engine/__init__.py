@@ -1,4 +1,4 @@
-"""What the engine costs beside the plain base; each part measures its rows, `python -m benchmarks.engine` prints them."""
+"""What the engine costs beside the plain base; `python -m benchmarks.engine` prints the rows of every part."""
 
 import gc
 import statistics
