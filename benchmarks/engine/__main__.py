@@ -15,7 +15,9 @@ from benchmarks.engine import Row
 from benchmarks.hub import present, where
 from moehub.console import console
 
-PARTS: dict[str, str] = {}
+PARTS: dict[str, str] = {
+    "training": "training one expert",
+}
 """Part → what it measures; `benchmarks.engine.PART` has `measure(turns) -> list[Row]`."""
 _COLUMNS = ("work", "case", "measured", "goal", "others, same run")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moehub import base as bases
 from moehub.experts.evaluation import summed_loss
-from moehub.experts.packing import IGNORED, Row, collate, keeps_apart, pack
+from moehub.experts.packing import IGNORED, Row, collate, flatten, keeps_apart, pack
 from moehub.experts.tokens import Tokens
 from tests.builders import VOCABULARY, tiny_base
 
@@ -171,3 +171,18 @@ def test_probe_leaves_the_model_in_the_mode_it_was(model: Any) -> None:
     assert keeps_apart(model)
     assert model.training
     model.eval()
+
+
+def test_flatten_puts_rows_end_to_end() -> None:
+    """No padding; the lengths of all examples stand beside, and which places are followed by a learned token."""
+    rows = [
+        Row(torch.tensor([5, 6, 7, 8, 9]), torch.tensor([-100, 6, -100, 8, 9]), (2, 3)),
+        Row(torch.tensor([4, 3]), torch.tensor([-100, 3]), (2,)),
+    ]
+    assert {name: tensor.tolist() for name, tensor in flatten(rows).items()} == {
+        "input_ids": [[5, 6, 7, 8, 9, 4, 3]],
+        "labels": [[-100, 6, -100, 8, 9, -100, 3]],
+        "position_ids": [[0, 1, 0, 1, 2, 0, 1]],
+        "cu_seq_lens_q": [0, 2, 5, 7],
+        "logits_to_keep": [0, 2, 3, 5],
+    }
