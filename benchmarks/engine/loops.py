@@ -166,13 +166,14 @@ def _arguments(folder: str, config: TrainConfig, *, rows: int) -> dict[str, Any]
 
 
 def _train(trainer: Any, watch: Watch) -> None:
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     class Ticking(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             watch.tick()
 
     trainer.add_callback(Ticking())
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 

@@ -2,7 +2,7 @@
 
 The model is a Llama with random weights: hidden 1024, intermediate 2816, 16 heads of which 8 hold keys, vocabulary
 8192, and 4 layers of 16, so that the run is short. Texts of 94 tokens on average, ragged, are packed into rows of
-1024; a step takes four rows. Each way is a training of three steps whose first one warms up and does not count.
+512; a step takes four rows. Each way is a training of three steps whose first one warms up and does not count.
 """
 
 import tempfile
@@ -20,13 +20,13 @@ from moehub.experts.packing import pack
 from moehub.experts.settings import TrainConfig
 from moehub.experts.tokens import Tokens
 
-_CONTEXT = 1024
+_CONTEXT = 512
 _GOAL = 0.97
 _LAYERS = 4
 _MEAN = 94
 _SPREAD = 0.6
 """Of the logarithm of a text's length."""
-_TEXTS = 400
+_TEXTS = 200
 _VOCABULARY = 8192
 _CONFIG = TrainConfig(batch_size=4, max_steps=3, context_length=_CONTEXT)
 _PEERS_TURNS = 1
