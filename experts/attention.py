@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 BY_TEXT = "moehub_by_text"
 """The name under which transformers knows it."""
 _MASKED = "sdpa"
+_STRIDE = 32
 _SHORT = 512
 """Up to this many tokens, torch's fused attention in bfloat16 is slower on a CPU than the formula itself."""
 
@@ -97,13 +98,19 @@ def _one(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scale: fl
 
 
 def _formula(query: Tensor, key: Tensor, value: Tensor, *, dropout: float, scale: float) -> Tensor:
-    """Return softmax(scale · q kᵀ, causal) v: heads that share a key are multiplied with it at once."""
+    """Return softmax(scale · q kᵀ, causal) v: heads that share a key are multiplied with it at once.
+
+    Texts are padded at their end, where causal attention does not see it, so that few shapes occur: each new one
+    costs a millisecond or two.
+    """
+    tokens = query.shape[2]
+    query, key, value = (functional.pad(each, (0, 0, 0, -tokens % _STRIDE)) for each in (query, key, value))
     _, heads, size, width = query.shape
     groups = key.shape[1]
     later = torch.full((size, size), -math.inf, dtype=query.dtype).triu(1).repeat(heads // groups, 1)
     scores = torch.baddbmm(later, query.reshape(groups, -1, width), key[0].transpose(1, 2), alpha=scale)
     weights = functional.dropout(scores.softmax(-1), dropout)
-    return torch.bmm(weights, value[0]).view(1, heads, size, width)
+    return torch.bmm(weights, value[0]).view(1, heads, size, width)[:, :, :tokens]
 
 
 AttentionInterface.register(BY_TEXT, attend)

@@ -37,11 +37,8 @@ def layout(model: Any, rows: Sequence[Row], config: TrainConfig) -> Layout:
     if not _by_text(model, rows):
         return Layout(by_text=False, parts=config.accumulation)
     head = model.get_output_embeddings()
-    widest = max(
-        module.weight.shape[0] * module.weight.element_size()
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module is not head
-    )
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    widest = max(module.out_features for module in linears) * model.get_input_embeddings().weight.element_size()
     fitting = max(1, _PART_BYTES // (widest * max(len(row.ids) for row in rows)))
     least = max(config.accumulation, -(-config.batch_size // fitting))
     parts = next(count for count in range(least, config.batch_size + 1) if config.batch_size % count == 0)

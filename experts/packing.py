@@ -25,6 +25,7 @@ from moehub.experts.tokens import Tokens
 IGNORED = -100
 """The label of a token that is not learned."""
 _PROBE = 16
+_STRIDE = 64
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 0.05
 
@@ -71,22 +72,29 @@ def collate(rows: Sequence[Row], pad: int = 0) -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
-def flatten(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Return rows as one long one, without padding, for attention by text (`moehub.experts.attention`).
+def flatten(rows: Sequence[Row], pad: int = 0) -> dict[str, Tensor]:
+    """Return rows as one long one, for attention by text (`moehub.experts.attention`).
+
+    Few shapes are to occur, because a CPU prepares each bfloat16 product anew when it first sees its shape: so
+    there is one more text, of padding, and some places more are kept, those at the end of it.
 
     Returns:
-        `input_ids`, `labels` and `position_ids`, int64 [1, T] with the T tokens of all rows; `cu_seq_lens_q`,
-        int32 [examples + 1], where each example begins, and T; `logits_to_keep`, int64 [N], the places whose
-        next token is learned.
+        `input_ids`, `labels` and `position_ids`, int64 [1, T], where T is a multiple of 64; `cu_seq_lens_q`, int32
+        [examples + 1 or 2], where each example begins, and T; `logits_to_keep`, int64 [N], the places whose next
+        token is learned, then T - 1 as often as makes N a multiple of 64; all places where that are as many.
     """
-    lengths = torch.tensor([length for row in rows for length in row.lengths])
-    labels = torch.cat([row.labels for row in rows])
+    sizes = [length for row in rows for length in row.lengths]
+    missing = -sum(sizes) % _STRIDE
+    lengths = torch.tensor([*sizes, missing] if missing else sizes)
+    labels = functional.pad(torch.cat([row.labels for row in rows]), (0, missing), value=IGNORED)
+    kept = (labels[1:] != IGNORED).nonzero()[:, 0]
+    kept = functional.pad(kept, (0, -len(kept) % _STRIDE), value=len(labels) - 1)
     return {
-        "input_ids": torch.cat([row.ids for row in rows])[None],
+        "input_ids": functional.pad(torch.cat([row.ids for row in rows]), (0, missing), value=pad)[None],
         "labels": labels[None],
         "position_ids": torch.cat([torch.arange(length) for length in lengths.tolist()])[None],
         "cu_seq_lens_q": functional.pad(lengths.cumsum(0), (1, 0)).int(),
-        "logits_to_keep": (labels[1:] != IGNORED).nonzero()[:, 0],
+        "logits_to_keep": kept if len(kept) < len(labels) else torch.arange(len(labels)),
     }
 
 

@@ -2,7 +2,7 @@
 
 The model is a Llama with random weights: hidden 1024, intermediate 2816, 16 heads of which 8 hold keys, vocabulary
 8192, and 4 layers of 16, so that the run is short. Texts of 94 tokens on average, ragged, are packed into rows of
-512; a step takes four rows. Each way is a training of three steps whose first one warms up and does not count.
+512; a step takes four rows. Each way is a training of four steps whose first one warms up and does not count.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ _SPREAD = 0.6
 """Of the logarithm of a text's length."""
 _TEXTS = 200
 _VOCABULARY = 8192
-_CONFIG = TrainConfig(batch_size=4, max_steps=3, context_length=_CONTEXT)
+_CONFIG = TrainConfig(batch_size=4, max_steps=4, context_length=_CONTEXT)
 _PEERS_TURNS = 1
 """The others take a minute each."""
 

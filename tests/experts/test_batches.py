@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def _documents(lengths: tuple[int, ...]) -> list[Tokens]:
 
 
 DOCUMENTS = _documents((7, 20, 11, 16, 5, 30))
+SPARSE = [replace(one, learned=one.learned & (torch.arange(len(one.ids)) % 5 == 2)) for one in DOCUMENTS]
 
 
 def _adapted(folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
@@ -57,18 +59,22 @@ def _gradients(model: Any, batches: list[dict[str, Tensor]]) -> dict[str, Tensor
     return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
+@pytest.mark.parametrize("documents", [DOCUMENTS, SPARSE], ids=["most learned", "few learned"])
 @pytest.mark.parametrize("architecture", [*BY_TEXT, *MASKED])
-def test_gradient_of_packed_rows_is_the_sum_of_the_documents(tmp_path: Path, architecture: str) -> None:
+def test_gradient_of_packed_rows_is_the_sum_of_the_documents(
+    tmp_path: Path, architecture: str, documents: list[Tokens]
+) -> None:
     """For every architecture that is given packed rows, under transformers' mask and text by text."""
     model = _adapted(tiny_base(tmp_path / "base", architecture=architecture))
     assert keeps_apart(model)
-    rows = pack(DOCUMENTS, 32)
+    rows = pack(documents, 32)
     assert any(len(row.lengths) > 1 for row in rows)
-    expected = _gradients(model, [collate([row]) for row in pack(DOCUMENTS, 32, join=False)])
+    expected = _gradients(model, [collate([row]) for row in pack(documents, 32, join=False)])
     ways = {"masked": _gradients(model, [collate(rows)])}
     if architecture in BY_TEXT:
         with by_text(model):
             ways["by text"] = _gradients(model, [flatten(rows)])
+            ways["row by row"] = _gradients(model, [flatten([row]) for row in rows])
     for found in ways.values():
         assert found.keys() == expected.keys()
         for name, gradient in found.items():
