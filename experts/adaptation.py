@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from moehub import base as bases
 from moehub.card import BasePin
 from moehub.errors import ConfigError
+from moehub.experts.lowrank import LowRankLinear
 from moehub.experts.settings import TrainConfig
 
 ALL_LINEAR = "all-linear"
@@ -42,7 +43,10 @@ def adapt(model: Any, config: TrainConfig) -> Any:
             f"name some of those, or {ALL_LINEAR} alone"
         )
     torch.manual_seed(config.seed)
-    return get_peft_model(model, _lora(config, names))
+    lora = _lora(config, names)
+    if not getattr(model, "is_quantized", False):
+        lora._register_custom_module({nn.Linear: LowRankLinear})  # noqa: SLF001 (PEFT documents it under this name)
+    return get_peft_model(model, lora)
 
 
 def state(model: Any) -> dict[str, Tensor]:

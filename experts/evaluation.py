@@ -19,10 +19,14 @@ def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the sum of -log p, in nats, over all labels of a batch that are not ignored.
 
     Args:
-        logits: [B, T, V], of any float type.
+        logits: [B, T, V], of any float type; or [1, N, V], of the tokens whose next one is not
+            ignored, and then of some that do not count.
         labels: int64 [B, T], not shifted: the logits at one token predict the label of the next.
     """
     following = functional.pad(labels, (0, 1), value=IGNORED)[:, 1:].reshape(-1)
+    if logits.shape[:2] != labels.shape:
+        following = following[following != IGNORED]
+        following = functional.pad(following, (0, logits.shape[1] - len(following)), value=IGNORED)
     return functional.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), following, ignore_index=IGNORED, reduction="sum"
     )

@@ -1,7 +1,6 @@
 """The training loop: transformers' Trainer on packed rows, with our loss, our checkpoints and our progress bar."""
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +20,11 @@ from moehub.card import ADAPTER_WEIGHTS
 from moehub.console import Advance, console, progress
 from moehub.errors import TrainingError
 from moehub.experts import checkpoints
+from moehub.experts.attention import by_text
+from moehub.experts.batches import layout
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.evaluation import summed_loss
-from moehub.experts.packing import Row, collate
+from moehub.experts.packing import Row
 from moehub.experts.publication import diverged
 from moehub.experts.settings import TrainConfig
 
@@ -123,13 +124,16 @@ def run(
         model.to(settings.device)
         return since
     bar: Any = progress(title, total) if settings.process_index == 0 else contextlib.nullcontext(_no_advance)
-    with bar as advance:
+    batches = layout(model, rows, config)
+    settings.per_device_train_batch_size = config.batch_size // batches.parts
+    settings.gradient_accumulation_steps = batches.parts
+    with bar as advance, by_text(model) if batches.by_text else contextlib.nullcontext():
         watch = _Watch(advance, on_step, since, sum(len(row.ids) for row in rows) / len(rows) * config.batch_size)
         trainer = _Trainer(
             model=model,
             args=settings,
             train_dataset=rows,
-            data_collator=functools.partial(collate, pad=0),
+            data_collator=batches.form,
             compute_loss_func=_mean_loss,
             callbacks=[watch],
             span=span,

@@ -9,7 +9,8 @@ Shapes: B rows, T tokens of a row.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from moehub.experts.tokens import Tokens
 
 IGNORED = -100
 """The label of a token that is not learned."""
 _PROBE = 16
+_STRIDE = 64
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _HALF_TOLERANCE = 0.05
 
@@ -69,20 +72,59 @@ def collate(rows: Sequence[Row], pad: int = 0) -> dict[str, Tensor]:
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
 
 
+def flatten(rows: Sequence[Row], pad: int = 0) -> dict[str, Tensor]:
+    """Return rows as one long one, for attention by text (`moehub.experts.attention`).
+
+    Few shapes are to occur, because a CPU prepares each bfloat16 product anew when it first sees its shape: so
+    there is one more text, of padding, and some places more are kept, those at the end of it.
+
+    Returns:
+        `input_ids`, `labels` and `position_ids`, int64 [1, T], where T is a multiple of 64; `cu_seq_lens_q`, int32
+        [examples + 1 or 2], where each example begins, and T; `logits_to_keep`, int64 [N], the places whose next
+        token is learned, then T - 1 as often as makes N a multiple of 64; all places where that are as many.
+    """
+    sizes = [length for row in rows for length in row.lengths]
+    missing = -sum(sizes) % _STRIDE
+    lengths = torch.tensor([*sizes, missing] if missing else sizes)
+    labels = functional.pad(torch.cat([row.labels for row in rows]), (0, missing), value=IGNORED)
+    kept = (labels[1:] != IGNORED).nonzero()[:, 0]
+    kept = functional.pad(kept, (0, -len(kept) % _STRIDE), value=len(labels) - 1)
+    return {
+        "input_ids": functional.pad(torch.cat([row.ids for row in rows]), (0, missing), value=pad)[None],
+        "labels": labels[None],
+        "position_ids": torch.cat([torch.arange(length) for length in lengths.tolist()])[None],
+        "cu_seq_lens_q": functional.pad(lengths.cumsum(0), (1, 0)).int(),
+        "logits_to_keep": kept if len(kept) < len(labels) else torch.arange(len(labels)),
+    }
+
+
 @torch.no_grad()
-def keeps_apart(model: Any) -> bool:
-    """Return whether two examples in one row of this model do not see each other."""
+def keeps_apart(
+    model: Any,
+    form: Callable[[Sequence[Row]], dict[str, Tensor]] = collate,
+    *,
+    within: AbstractContextManager[None] | None = None,
+) -> bool:
+    """Return whether two examples in one row of this model do not see each other.
+
+    Args:
+        model: what is tried.
+        form: what makes a batch of the row.
+        within: how the model is made to attend to it; the example alone is read without it.
+    """
     vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(vocabulary, (2, _PROBE), generator=generator)
-    together = collate([Row(torch.cat([first, second]), torch.cat([first, second]), (_PROBE, _PROBE))])
+    together = form([Row(torch.cat([first, second]), torch.cat([first, second]), (_PROBE, _PROBE))])
     alone = collate([Row(second, second, (_PROBE,))])
     was_training = model.training
     model.eval()
     try:
-        packed, expected = (_logits(model, batch)[0, -_PROBE:] for batch in (together, alone))
+        expected = _logits(model, alone)[0, : _PROBE - 1]
+        with within or contextlib.nullcontext():
+            packed = _logits(model, together)[0, _PROBE : 2 * _PROBE - 1]
     except TypeError:
-        return False  # this architecture takes no position_ids
+        return False  # this architecture takes no position_ids, or lets no lengths through
     finally:
         model.train(was_training)
     tolerance = _TOLERANCE.get(next(model.parameters()).dtype, _HALF_TOLERANCE)
@@ -90,7 +132,7 @@ def keeps_apart(model: Any) -> bool:
 
 
 def _logits(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     logits: Tensor = model(**inputs, use_cache=False).logits.float()
     return logits
 

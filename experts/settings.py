@@ -28,7 +28,7 @@ class TrainConfig:
     batch_size: int = 8
     """Rows of `context_length` tokens in one optimizer step, on each process."""
     accumulation: int = 1
-    """Parts that a step's rows are worked off in, to save memory; divides `batch_size`."""
+    """Parts, at least, that a step's rows are worked off in, to save memory; divides `batch_size`. A CPU takes more."""
     context_length: int | None = None
     """Tokens in a row; by default the base's context, at most 1024."""
     warmup: float = 0.03
@@ -46,7 +46,8 @@ class TrainConfig:
     holdout_tokens: int = 100_000
     """Most tokens that are measured on; what is beyond stays unread."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the base; the adapter is always float32. `auto`: bfloat16 on CUDA, float32 elsewhere."""
+    """Of the base and of what is computed; the adapter's weights are always kept in float32.
+    `auto`: bfloat16 on CUDA, float32 elsewhere."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them, to save memory."""
     save_every: int = 50

@@ -21,6 +21,7 @@ PARTS: dict[str, str] = {
     "memory": "memory",
     "assembly": "merging and loading",
     "export": "exporting",
+    "training": "training one expert",
 }
 """Part → what it measures; `benchmarks.engine.PART` has `measure(turns) -> list[Row]`."""
 _COLUMNS = ("work", "case", "measured", "goal", "others, same run")

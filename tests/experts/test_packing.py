@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moehub import base as bases
 from moehub.experts.evaluation import summed_loss
-from moehub.experts.packing import IGNORED, Row, collate, keeps_apart, pack
+from moehub.experts.packing import IGNORED, Row, collate, flatten, keeps_apart, pack
 from moehub.experts.tokens import Tokens
 from tests.builders import VOCABULARY, tiny_base
 
@@ -171,3 +171,33 @@ def test_probe_leaves_the_model_in_the_mode_it_was(model: Any) -> None:
     assert keeps_apart(model)
     assert model.training
     model.eval()
+
+
+def test_flatten_puts_rows_end_to_end() -> None:
+    """The lengths of all examples stand beside, and padding is one more text."""
+    rows = [
+        Row(torch.tensor([5, 6, 7, 8, 9]), torch.tensor([-100, 6, -100, 8, 9]), (2, 3)),
+        Row(torch.tensor([4, 3]), torch.tensor([-100, 3]), (2,)),
+    ]
+    assert {name: tensor.tolist() for name, tensor in flatten(rows, pad=1).items()} == {
+        "input_ids": [[5, 6, 7, 8, 9, 4, 3, *[1] * 57]],
+        "labels": [[-100, 6, -100, 8, 9, -100, 3, *[-100] * 57]],
+        "position_ids": [[0, 1, 0, 1, 2, 0, 1, *range(57)]],
+        "cu_seq_lens_q": [0, 2, 5, 7, 64],
+        "logits_to_keep": list(range(64)),
+    }
+
+
+def test_places_before_learned_tokens_are_kept() -> None:
+    """The others need no logits; the last place, which predicts nothing, makes the number a multiple of 64."""
+    ids = torch.arange(130)
+    batch = flatten([Row(ids, ids.where(ids % 3 == 1, IGNORED), (130,))])
+    assert batch["logits_to_keep"].tolist() == [*range(0, 129, 3), *[191] * 21]
+
+
+def test_full_rows_are_not_padded() -> None:
+    """Where the tokens are a multiple of 64 there is no text of padding."""
+    ids = torch.arange(64)
+    batch = flatten([Row(ids, torch.cat([torch.tensor([IGNORED]), ids[1:]]), (64,))])
+    assert batch["cu_seq_lens_q"].tolist() == [0, 64]
+    assert batch["logits_to_keep"].tolist() == list(range(64))
