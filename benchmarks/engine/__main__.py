@@ -17,6 +17,7 @@ from moehub.console import console
 
 PARTS: dict[str, str] = {
     "forward": "prefill and decoding",
+    "peers": "beside PEFT",
     "mixture": "training through the MoE",
     "memory": "memory",
     "assembly": "merging and loading",
