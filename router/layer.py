@@ -70,10 +70,12 @@ class MoELinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the linear's output with the experts' contributions added, [..., d_out]."""
         y: Tensor = self.linear(x)
-        if self.board.routing is None:
-            return y
+        return y if self.board.routing is None else self.routed(self.board.routing, x, y)
+
+    def routed(self, routing: Routing, x: Tensor, y: Tensor) -> Tensor:
+        """Return the linear's output y [..., d_out] for x [..., d_in] with what the routed experts contribute."""
         flat, rows, dtype = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), self.dtype
-        route = self.board.routing.route(self.key, flat).to(x.device)
+        route = routing.route(self.key, flat).to(x.device)
         return self.add(flat.to(dtype), rows.to(dtype), route).to(y.dtype).view_as(y)
 
 

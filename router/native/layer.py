@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moehub.errors import RouterError
-from moehub.router.layer import MoELinear, Switchboard
+from moehub.router.layer import MoELinear, Routing, Switchboard
 from moehub.router.native import library
 from moehub.router.native.library import Groups
 from moehub.router.native.shelf import Shelf
@@ -24,11 +24,25 @@ class ShelvedLinear(MoELinear):
         super().__init__(linear, key=key, board=board)
         self.shelf = shelf
         self._record = shelf.record(key)
+        self._dtype = shelf.dtype
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision that the kernel multiplies in."""
-        return self.shelf.dtype
+        return self._dtype
+
+    def routed(self, routing: Routing, x: Tensor, y: Tensor) -> Tensor:
+        """Return what every layer does; where nothing has to be converted, with as few calls as can be.
+
+        A token alone feels each call: there are a hundred of these layers and more.
+        """
+        if torch.is_grad_enabled() or not (x.dtype == y.dtype == self._dtype and x.device.type == "cpu"):
+            return super().routed(routing, x, y)
+        if not y.is_contiguous():
+            return super().routed(routing, x, y)
+        flat = x.reshape(-1, x.shape[-1])
+        library.add(self._record, self.shelf.ready(routing.route(self.key, flat)), flat.contiguous(), y)
+        return y
 
     def add(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
         """Return y + Σ_e g_e·s_e·(x A_eᵀ) B_eᵀ; where nobody wants gradients, y itself is changed.

@@ -77,16 +77,17 @@ class Groups:
 
 
 def add(linear: Linear, groups: Groups, x: Tensor, y: Tensor) -> None:
-    """Add the experts' contributions to y [T, d_out], given x [T, d_in]; both contiguous, of one of `DTYPES`.
+    """Add the experts' contributions to y [..., d_out], given x [T, d_in]; both contiguous, of one of `DTYPES`.
 
     Raises:
         RouterError: the shapes are not those of the linear and the route, or memory is short.
     """
-    functions, wanted = _functions(), ((groups.rows, linear.d_in), (groups.rows, linear.d_out))
-    if (tuple(x.shape), tuple(y.shape)) != wanted:
+    functions, rows = _functions(), groups.rows
+    if x.shape != (rows, linear.d_in) or y.shape[-1] != linear.d_out or y.numel() != rows * linear.d_out:
+        wanted = f"{(rows, linear.d_in)} and {(rows, linear.d_out)}"
         raise RouterError(f"inputs and outputs of {tuple(x.shape)} and {tuple(y.shape)}, expected {wanted}")
     function = functions.moehub_add_float32 if x.dtype == torch.float32 else functions.moehub_add_bfloat16
-    if function(ctypes.byref(linear), groups.reference, x.shape[0], x.data_ptr(), y.data_ptr()):
+    if function(ctypes.byref(linear), groups.reference, rows, x.data_ptr(), y.data_ptr()):
         raise RouterError("there is too little memory for the sparse layer: give it shorter texts at a time")
 
 

@@ -131,8 +131,9 @@ class Shelf:
         self.volumes = [_volume(adapter, dtype) for adapter in adapters]
         self.adapters = adapters
         self._present: OrderedDict[int, None] = OrderedDict()
-        self._resident = self._brought = self._generation = 0
-        self._groups: WeakKeyDictionary[Route, tuple[int, Groups]] = WeakKeyDictionary()
+        self._resident = self._brought = 0
+        self._groups: WeakKeyDictionary[Route, Groups] = WeakKeyDictionary()
+        self._last: tuple[Route, Groups] | tuple[None, None] = None, None
         self._shapes = _common_shapes(adapters)
         self._numbers = {linear: number for number, linear in enumerate(self._shapes)}
         lines, experts = len(self._shapes), len(adapters)
@@ -167,12 +168,13 @@ class Shelf:
 
     def ready(self, route: Route) -> Groups:
         """Return the route's pairs by expert, with those experts in memory."""
-        known = self._groups.get(route)
-        if known is not None and known[0] == self._generation:
-            return known[1]
-        groups = Groups(route) if known is None else known[1]
+        if route is self._last[0]:  # all linears of a forward but the first
+            return self._last[1]
+        groups = self._groups.get(route)
+        if groups is None:
+            groups = self._groups[route] = Groups(route)
         self._bring(groups.experts)
-        self._groups[route] = self._generation, groups
+        self._last = route, groups
         return groups
 
     def _bring(self, experts: Sequence[int]) -> None:
@@ -199,8 +201,7 @@ class Shelf:
                 self.volumes[expert].put_back()
                 del self._present[expert]
                 self._resident -= self.volumes[expert].size
-                # Whoever holds a route from before must ask for its experts again.
-                self._generation += 1
+                self._last = None, None
 
 
 def _volume(adapter: Adapter, dtype: torch.dtype) -> Volume:
