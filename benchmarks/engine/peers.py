@@ -1,8 +1,8 @@
 """What PEFT takes for the same work, beside moehub and the base in one run.
 
 *Arrow*: PEFT's router over its adapters, top 2. *Sum*: all adapters active at once, as a dense mixture computes them.
-*Mixed batch*: an adapter by name for each row, no router. A Llama of hidden 1024 with 4 layers, in bfloat16, and 64
-adapters of rank 16 on all linears; processor time on one thread. X-LoRA is left out: saved, it cannot be loaded again.
+*Mixed batch*: an adapter by name for each row, no router. A Llama of hidden 1024 with 4 layers, in bfloat16, and
+64 adapters of rank 16 on all linears; processor time on one thread. X-LoRA, once saved, cannot be loaded again.
 """
 
 import tempfile
