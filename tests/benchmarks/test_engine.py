@@ -17,7 +17,7 @@ def test_every_part_measures(part: str) -> None:
 
 
 def test_ratios_are_of_the_same_turn() -> None:
-    """A machine that slows down slows all works of a turn: the ratios stay what they are; the first turn is left out."""
+    """A machine that slows down slows all works of a turn: ratios stay what they are. The first turn is left out."""
     now, taken = [0.0], {"base": iter([9.0, 1.0, 2.0, 8.0]), "other": iter([1.0, 3.0, 6.0, 24.0])}
 
     def work(name: str) -> None:
