@@ -24,7 +24,7 @@ def test_ratios_are_of_the_same_turn() -> None:
         now[0] += next(taken[name])
 
     works = {name: lambda name=name: work(name) for name in taken}
-    ratios, seconds = interleaved(works, against="base", turns=3, clock=lambda: now[0])  # type: ignore[arg-type]
+    ratios, seconds = interleaved(works, against="base", turns=3, clock=lambda: now[0])
     assert (ratios["other"].median, ratios["other"].least, ratios["other"].most) == (3.0, 3.0, 3.0)
     assert seconds == 2.0
 
