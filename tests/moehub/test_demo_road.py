@@ -47,7 +47,7 @@ TINY = DemoConfig(
     sizes=Sizes(train=12_000, tune=1_000, test=1_500, generic=30_000, passage=200, turns=8, glance=60),
     base=TINY_BASE,
     base_share=2_000,
-    expert=TrainConfig(rank=2, alpha=4, learning_rate=5e-3, max_steps=4, batch_size=4, holdout=0.05, pair_bits=10),
+    expert=TrainConfig(rank=2, alpha=4, learning_rate=5e-3, max_steps=8, batch_size=4, holdout=0.05, pair_bits=10),
 )
 DOMAINS = {"python", "cpp", "legal", "arithmetic", "json"}
 
