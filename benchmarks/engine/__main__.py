@@ -44,10 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine, found = where(), dict[str, list[Row]]()
     for name in options.only:
         console.print(f"measuring: {PARTS[name]}", markup=False)
-        found[name] = importlib.import_module(f"benchmarks.engine.{name}").measure(options.turns)
+        part = importlib.import_module(f"benchmarks.engine.{name}")
+        found[name] = part.measure(options.turns)
         if not options.json:
             lines = [(row.work, row.case, row.figure, row.goal, row.others) for row in found[name]]
-            how = f"`python -m benchmarks.engine --only {name} --turns {options.turns} --write`"
+            how = f"`python -m benchmarks.engine --only {name} --turns {options.turns} --write`. {part.__doc__.strip()}"
             present(f"The engine: {PARTS[name]}", _COLUMNS, lines, how=how, machine=machine, write=options.write)
     if options.json:
         print(json.dumps({name: [dataclasses.asdict(row) for row in rows] for name, rows in found.items()}, indent=2))

@@ -126,6 +126,21 @@ def test_backends_give_the_same_model(world: World, tmp_path: Path, method: str)
         torch.testing.assert_close(mine, logits["loop"], atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_a_bound_on_memory_changes_no_answer(moe: Path) -> None:
+    """With room for hardly anything experts come and go, and every logit is the same to the bit."""
+    ids = encoded(moe, LAW + CODE + LAW)
+    free, bound = load(moe), load(moe, resident=1)
+    assert torch.equal(bound(ids).logits, free(ids).logits)
+    for expert in ("law", "code", "law"):
+        with free.forced(expert), bound.forced(expert):
+            assert torch.equal(bound(ids).logits, free(ids).logits)
+    assert free.shelf is not None
+    assert bound.shelf is not None
+    assert bound.shelf.usage.resident < free.shelf.usage.resident
+    assert bound.shelf.usage.brought > free.shelf.usage.brought
+
+
 def test_tokens_go_to_whose_words_they_are(moe: Path) -> None:
     """Each domain's text goes to its expert, and generic text to nobody."""
     model = load(moe)

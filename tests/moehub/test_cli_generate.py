@@ -58,3 +58,14 @@ def test_a_base_has_no_trace(small: Small, run: Run) -> None:
     result = run("generate", small.base, LAW, "--trace")
     assert result.exit_code == 2
     assert "is a base: leave it out" in result.output
+
+
+def test_a_bound_on_memory_writes_the_same(small: Small, run: Run) -> None:
+    """`--resident` bounds the experts in memory, not what they say; what is no size is explained."""
+    arguments = ("generate", small.moe, LAW + CODE, "--max-new-tokens", 8)
+    bound = run(*arguments, "--resident", "1K")
+    assert bound.exit_code == 0, bound.output
+    assert bound.stdout == run(*arguments).stdout
+    refused = run(*arguments, "--resident", "much")
+    assert refused.exit_code == 2
+    assert "'much' is no size" in refused.output
