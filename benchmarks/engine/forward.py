@@ -21,24 +21,30 @@ from moehub.router.gate import Shared
 from moehub.router.route import Route
 
 _GOALS = {"prefill": {"float32": 1.10, "bfloat16": 1.20}, "decode 1": 1.10, "decode 8": 1.25}
+_WORKS = {"prefill": 4, "decode 1": 1, "decode 8": 8}
+"""Work → rows of the batch."""
 _PROMPT, _STEPS = 32, 8
 
 
 def measure(
-    turns: int, *, experts: Sequence[int] = (8, 64, 256), dtypes: Sequence[str] = ("float32", "bfloat16")
+    turns: int,
+    *,
+    experts: Sequence[int] = (8, 64, 256),
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    works: Sequence[str] = tuple(_WORKS),
 ) -> list[Row]:
     """Return a row for each work, precision, number of experts and routing."""
     torch.set_num_threads(1)
-    return [row for dtype in dtypes for row in _of_precision(getattr(torch, dtype), experts, turns)]
+    return [row for dtype in dtypes for row in _of_precision(getattr(torch, dtype), experts, works, turns)]
 
 
 @torch.no_grad()
-def _of_precision(dtype: torch.dtype, experts: Sequence[int], turns: int) -> Iterator[Row]:
+def _of_precision(dtype: torch.dtype, experts: Sequence[int], names: Sequence[str], turns: int) -> Iterator[Row]:
     plain = world.base(dtype)
     with tempfile.TemporaryDirectory() as folder:
         files = world.write_experts(Path(folder), plain, max(experts))
         models = {count: world.moe(plain, world.mapped(files[:count]), world.gate(count)) for count in experts}
-        for work, batch in (("prefill", 4), ("decode 1", 1), ("decode 8", 8)):
+        for work, batch in ((name, _WORKS[name]) for name in names):
             works: dict[str, Callable[[], object]] = {"base": _work(plain, work, batch)}
             for count, model in models.items():
                 works[f"{count} real"] = _work(model, work, batch)
@@ -94,9 +100,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experts", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--works", nargs="+", choices=list(_WORKS), default=list(_WORKS))
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    measure(options.turns, experts=options.experts, dtypes=options.dtypes)
+    measure(options.turns, experts=options.experts, dtypes=options.dtypes, works=options.works)
 
 
 if __name__ == "__main__":
