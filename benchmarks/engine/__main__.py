@@ -1,6 +1,7 @@
 """What the engine costs: every goal's row, measured side by side with the plain base, `cp` and the peers.
 
     python -m benchmarks.engine [--only PART …] [--json] [--write]
+    python -m benchmarks.engine --device cuda [--json] [--write]        what `benchmarks.gpu` measures
 
 Parts: {parts}.
 """
@@ -12,6 +13,7 @@ import json
 from collections.abc import Sequence
 
 from benchmarks.engine import Row
+from benchmarks.gpu import __main__ as gpu
 from benchmarks.hub import present, where
 from moehub.console import console
 
@@ -37,10 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="these parts alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: run benchmarks.gpu")
     parser.add_argument("--turns", type=int, default=5, help="how often each work is measured")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--write", action="store_true", help="put the tables into RESULTS.md")
     options = parser.parse_args(arguments)
+    if options.device == "cuda":
+        gpu.main([flag for flag, given in (("--json", options.json), ("--write", options.write)) if given])
+        return
     machine, found = where(), dict[str, list[Row]]()
     for name in options.only:
         console.print(f"measuring: {PARTS[name]}", markup=False)
