@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found[name] = part.measure(options.turns)
         if not options.json:
             lines = [(row.work, row.case, row.figure, row.goal, row.others) for row in found[name]]
-            how = f"`python -m benchmarks.engine --only {name} --turns {options.turns} --write`. {(part.__doc__ or str()).strip()}"
+            command = f"`python -m benchmarks.engine --only {name} --turns {options.turns} --write`"
+            how = f"{command}. {str(part.__doc__).strip()}"
             present(f"The engine: {PARTS[name]}", _COLUMNS, lines, how=how, machine=machine, write=options.write)
     if options.json:
         print(json.dumps({name: [dataclasses.asdict(row) for row in rows] for name, rows in found.items()}, indent=2))
