@@ -29,7 +29,7 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
 
     Raises:
         MergeError: the gate's tables were changed (they are made from counts and have no trained form yet), or
-            something else than a MoE stands at `output`.
+            something else than a MoE stands at `output`; or a trained expert is not finite.
     """
     refuse_foreign(output)
     _refuse_trained_gate(parts, gate)
@@ -51,7 +51,16 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
 
 
 def _write_trained(expert: Expert, tensors: dict[str, torch.Tensor], place: Path) -> str:
-    """Write an expert's new weights and card; return the card's sha256."""
+    """Write an expert's new weights and card; return the card's sha256.
+
+    Raises:
+        MergeError: a weight is not finite: nobody looks at values again once a card pins them.
+    """
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise MergeError(
+            f"the expert {expert.name!r} holds values that are not finite, so nothing was written: the training "
+            "diverged; load the MoE again and train it with a smaller learning rate"
+        )
     (place / ADAPTER_WEIGHTS).unlink()
     save_file(tensors, place / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     seal(place, dataclasses.replace(expert.card, version=expert.card.version + 1))

@@ -89,3 +89,13 @@ def test_cards_and_configuration_name_the_same_bytes(moe: Path, tmp_path: Path) 
     config = json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))
     assert {one["name"]: one["card"] for one in config["experts"]}["law"] == card
     assert {one.name: one.card for one in read_lock(tmp_path / "saved" / LOCK_FILE).experts}["law"] == card
+
+
+@torch.no_grad()
+def test_an_expert_that_diverged_is_not_saved(moe: Path, tmp_path: Path) -> None:
+    """A value that is not finite would spoil every answer: the sentence names the expert, and nothing is written."""
+    model = trained(moe)
+    stacked(model, "model.layers.1.mlp.down_proj").A[model.names.index("law"), 0, 0] = float("nan")
+    with pytest.raises(MergeError, match="'law' holds values that are not finite, so nothing was written"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
