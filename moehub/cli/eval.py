@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moehub.cli import options
+from moehub.cli import named, options
 from moehub.console import console, progress, results
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(
     """  # noqa: D301
     from moehub import evaluation, models
 
-    texts = _texts(data)
+    texts = named.read("--data", data, "law=law.test.jsonl")
     moe = evaluation.require_moe(Path(model).expanduser()) if keep else None
     scores: Scores = {}
     with progress("evaluating", len(texts) * (1 + len(against))) as advance:
@@ -70,16 +70,6 @@ def command(
     if moe is not None:
         of_base = next((scores[one] for one in against if evaluation.is_base_of(one, moe)), {})
         console.print(f"kept in {evaluation.keep(moe, scores[model], of_base)}", markup=False, soft_wrap=True)
-
-
-def _texts(data: tuple[str, ...]) -> dict[str, list[Path]]:
-    texts: dict[str, list[Path]] = {}
-    for one in data:
-        name, equals, file = one.partition("=")
-        if not equals or not name or not file:
-            raise click.UsageError(f"--data {one!r} is no NAME=FILE, as in --data law=law.test.jsonl")
-        texts.setdefault(name, []).append(Path(file))
-    return texts
 
 
 def _as_dict(scores: Scores) -> dict[str, object]:

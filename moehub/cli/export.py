@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moehub.cli import named
 from moehub.console import console, results
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def command(
       moehub export moe --format peft --mixture law=0.6,code=0.4 --method ties --density 0.5 --output mix
     """  # noqa: D301
     _refuse_strangers(form, settings)
-    texts = _texts("--data", data)
+    texts = named.read("--data", data, "law=law.txt")
     target = _target(form, settings)
     from moehub.merge.exporting import exporting
 
@@ -148,19 +149,9 @@ def _target(form: str, settings: Mapping[str, Any]) -> "Target":
     if settings["expert"] is not None:
         inner: Mixtral | Dense = Dense(settings["expert"], dtype)
     else:
-        texts = _texts("--gate-text", settings["gate_texts"])
+        texts = named.read("--gate-text", settings["gate_texts"], "law=law.txt")
         inner = Mixtral(settings["top_k"], settings["attention"] or "refuse", texts, dtype)
     return inner if form != "gguf" else Gguf(inner, settings["llama_cpp"], settings["outtype"] or "auto")
-
-
-def _texts(option: str, given: tuple[str, ...]) -> dict[str, list[Path]]:
-    texts: dict[str, list[Path]] = {}
-    for one in given:
-        name, equals, file = one.partition("=")
-        if not equals or not name or not file:
-            raise click.UsageError(f"{option} {one!r} is no NAME=FILE, as in {option} law=law.txt")
-        texts.setdefault(name, []).append(Path(file))
-    return texts
 
 
 def _mixture(text: str) -> dict[str, float]:

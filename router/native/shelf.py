@@ -157,10 +157,6 @@ class Shelf:
         down, up, rank, scale = rows
         return Linear(d_in, d_out, down, up, rank, scale)
 
-    def scales(self, linear: str) -> Tensor:
-        """Return the scale of each expert at a linear, float32 [E]."""
-        return torch.from_numpy(self._scale[self._numbers[linear]])
-
     def pair(self, expert: int, linear: str) -> tuple[Tensor, Tensor] | None:
         """Return A [r, d_in] and B [d_out, r] of an expert, or None where it has none at that linear."""
         self._bring([expert])

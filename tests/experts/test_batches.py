@@ -13,29 +13,15 @@ from moehub.experts.batches import Layout, layout
 from moehub.experts.evaluation import summed_loss
 from moehub.experts.packing import Row, collate, flatten, keeps_apart, pack
 from moehub.experts.tokens import Tokens
-from tests.builders import VOCABULARY, tiny_base
+from tests.builders import tiny_base
+from tests.experts.documents import make_documents
 from tests.experts.trainings import settings
 
 BY_TEXT = ["llama", "qwen3", "gpt_neox", "phi"]
 MASKED = ["gemma2"]
 
 
-def _documents(lengths: tuple[int, ...]) -> list[Tokens]:
-    """Return documents of which seven tokens in ten are learned."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        Tokens(
-            torch.randint(2, VOCABULARY, (length,), generator=generator),
-            torch.rand(length, generator=generator) < 0.7,
-            divisible=True,
-            closed=True,
-            origin="a text",
-        )
-        for length in lengths
-    ]
-
-
-DOCUMENTS = _documents((7, 20, 11, 16, 5, 30))
+DOCUMENTS = make_documents((7, 20, 11, 16, 5, 30))
 SPARSE = [replace(one, learned=one.learned & (torch.arange(len(one.ids)) % 5 == 2)) for one in DOCUMENTS]
 
 
@@ -61,7 +47,7 @@ def _gradients(model: Any, batches: list[dict[str, Tensor]]) -> dict[str, Tensor
 
 @pytest.mark.parametrize("documents", [DOCUMENTS, SPARSE], ids=["most learned", "few learned"])
 @pytest.mark.parametrize("architecture", [*BY_TEXT, *MASKED])
-def test_gradient_of_packed_rows_is_the_sum_of_the_documents(
+def test_gradient_of_packed_rows_is_the_sum_of_thedocuments(
     tmp_path: Path, architecture: str, documents: list[Tokens]
 ) -> None:
     """For every architecture that is given packed rows, under transformers' mask and text by text."""
@@ -82,7 +68,7 @@ def test_gradient_of_packed_rows_is_the_sum_of_the_documents(
 
 
 @pytest.mark.parametrize("architecture", [*BY_TEXT, *MASKED])
-def test_training_on_packed_rows_is_training_on_the_documents(tmp_path: Path, architecture: str) -> None:
+def test_training_on_packed_rows_is_training_on_thedocuments(tmp_path: Path, architecture: str) -> None:
     """Three steps over all documents make the same adapter, whether they share rows or each has its own."""
     folder = tiny_base(tmp_path / "base", architecture=architecture)
     made = []

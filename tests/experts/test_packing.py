@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,8 @@ from moehub import base as bases
 from moehub.experts.evaluation import summed_loss
 from moehub.experts.packing import IGNORED, Row, collate, flatten, keeps_apart, pack
 from moehub.experts.tokens import Tokens
-from tests.builders import VOCABULARY, tiny_base
-
-
-def _documents(lengths: Sequence[int], *, seed: int = 0) -> list[Tokens]:
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        Tokens(
-            torch.randint(2, VOCABULARY, (length,), generator=generator),
-            torch.rand(length, generator=generator) < 0.7,
-            divisible=True,
-            closed=True,
-            origin="a text",
-        )
-        for length in lengths
-    ]
+from tests.builders import tiny_base
+from tests.experts.documents import make_documents
 
 
 def _learned_pairs(ids: Tensor, labels: Tensor) -> list[tuple[int, int]]:
@@ -41,7 +27,7 @@ def model(base_folder: Path) -> Any:
 @pytest.mark.parametrize("join", [False, True])
 def test_every_learned_token_is_predicted_exactly_once(join: bool) -> None:
     """Windows overlap by one token, so packing neither loses nor doubles a prediction."""
-    documents = _documents([1, 2, 3, 15, 16, 17, 31, 32, 100, 5, 9])
+    documents = make_documents([1, 2, 3, 15, 16, 17, 31, 32, 100, 5, 9])
     rows = pack(documents, 16, join=join)
     expected = [pair for one in documents for pair in _learned_pairs(one.ids, one.ids.where(one.learned, IGNORED))]
     packed = []
@@ -56,7 +42,7 @@ def test_every_learned_token_is_predicted_exactly_once(join: bool) -> None:
 
 def test_joining_fills_rows() -> None:
     """Best-fit packing of many short texts leaves little padding, and far fewer rows than texts."""
-    documents = _documents(torch.randint(4, 40, (300,), generator=torch.Generator().manual_seed(1)).tolist())
+    documents = make_documents(torch.randint(4, 40, (300,), generator=torch.Generator().manual_seed(1)).tolist())
     rows = pack(documents, 64)
     tokens = sum(len(row.ids) for row in rows)
     assert tokens / (64 * len(rows)) > 0.95
@@ -65,26 +51,26 @@ def test_joining_fills_rows() -> None:
 
 def test_without_joining_each_window_has_its_own_row() -> None:
     """Models that cannot keep texts apart get one text a row."""
-    rows = pack(_documents([10, 20]), 16, join=False)
+    rows = pack(make_documents([10, 20]), 16, join=False)
     assert [row.lengths for row in rows] == [(10,), (16,), (5,)]
 
 
 def test_what_teaches_nothing_takes_no_room() -> None:
     """A text of one token, or without anything learned after its first, is in no row."""
     silent = Tokens(torch.arange(9), torch.arange(9) == 0, divisible=True, closed=False, origin="a text")
-    assert pack([silent, *_documents([1])], 16) == []
+    assert pack([silent, *make_documents([1])], 16) == []
 
 
 def test_packing_is_the_same_each_time() -> None:
     """The order of rows depends on the documents alone."""
-    first, second = (pack(_documents([5, 9, 14, 3, 8] * 7), 16) for _ in range(2))
+    first, second = (pack(make_documents([5, 9, 14, 3, 8] * 7), 16) for _ in range(2))
     assert [row.ids.tolist() for row in first] == [row.ids.tolist() for row in second]
 
 
 def test_packing_leaves_the_progress_bars_of_datasets_as_they_were() -> None:
     """Silence is for the call alone."""
     before = datasets.are_progress_bars_disabled()
-    pack(_documents([5, 9]), 16)
+    pack(make_documents([5, 9]), 16)
     assert datasets.are_progress_bars_disabled() == before
 
 
@@ -104,7 +90,7 @@ def test_collate_pads_and_restarts_positions() -> None:
 
 def test_packed_rows_give_the_logits_and_the_loss_of_separate_rows(model: Any) -> None:
     """Texts in one row do not see each other, in a batch with padding, under the default attention."""
-    documents = _documents([7, 20, 11, 16, 5, 30])
+    documents = make_documents([7, 20, 11, 16, 5, 30])
     packed, separate = pack(documents, 32), pack(documents, 32, join=False)
     assert any(len(row.lengths) > 1 for row in packed)
     assert model.config._attn_implementation == "sdpa"
