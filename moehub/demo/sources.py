@@ -74,10 +74,10 @@ def css() -> Iterator[str]:
 def generic() -> Iterator[str]:
     """Yield English prose about anything: Python's help topics, package descriptions, docstrings."""
     readers = [*_help_topics(), *_descriptions(), *_documented()]
-    for _, read in _in_order(readers, key=lambda reader: reader[0]):
+    for _, read in in_order(readers, key=lambda reader: reader[0]):
         text = prose(read())
         if len(text) > _SHORTEST:
-            yield _clip(text, _LONGEST_PROSE)
+            yield clip(text, _LONGEST_PROSE)
 
 
 def _help_topics() -> Iterator[Reader]:
@@ -101,7 +101,7 @@ def _documented() -> Iterator[Reader]:
     for package in _DOCUMENTED:
         root = _package(package)
         chosen = [path for path in _below(root, ".py") if "tests" not in path.parts and _size(path) > 12_000]
-        for path in _in_order(chosen, key=lambda path: _name(path, root))[:150]:
+        for path in in_order(chosen, key=lambda path: _name(path, root))[:150]:
             yield f"{package}/{_name(path, root)}", partial(_docstrings, path)
 
 
@@ -131,16 +131,16 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _in_order(items: Iterable[T], key: Callable[[T], str]) -> list[T]:
+def in_order(items: Iterable[T], key: Callable[[T], str]) -> list[T]:
     """Return `items` shuffled by a hash of their names: the same on every run, and no folder comes first."""
     return sorted(items, key=lambda item: hashlib.sha256(key(item).encode()).digest())
 
 
 def _read(root: Path, paths: Iterable[Path]) -> Iterator[str]:
-    for path in _in_order(paths, key=lambda path: _name(path, root)):
+    for path in in_order(paths, key=lambda path: _name(path, root)):
         text = _text(path)
         if text is not None and len(text := _without_licence(text)) > _SHORTEST:
-            yield _clip(text)
+            yield clip(text)
 
 
 def _stretches(root: Path, ending: str) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _stretches(root: Path, ending: str) -> Iterator[str]:
         if (text := _text(path)) is not None
         for begin, stretch in enumerate(_cut(text.splitlines(keepends=True), _PASSAGE))
     ]
-    yield from (stretch for _, stretch in _in_order(stretches, key=lambda item: item[0]))
+    yield from (stretch for _, stretch in in_order(stretches, key=lambda item: item[0]))
 
 
 def _passages(paths: list[Path], root: Path) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _passages(paths: list[Path], root: Path) -> Iterator[str]:
         fresh = [text for text in re.split(r"\n\s*\n", _text(path) or "") if _is_new(text, seen)]
         cut = _cut([f"{text.strip(chr(10))}\n\n" for text in fresh], _PASSAGE)
         passages += [(f"{_name(path, root)}:{begin}", passage) for begin, passage in enumerate(cut)]
-    yield from (passage for _, passage in _in_order(passages, key=lambda item: item[0]))
+    yield from (passage for _, passage in in_order(passages, key=lambda item: item[0]))
 
 
 def _is_new(paragraph: str, seen: Shingles) -> bool:
@@ -190,7 +190,7 @@ def _without_licence(text: str) -> str:
     return text.lstrip()
 
 
-def _clip(text: str, longest: int = _LONGEST) -> str:
+def clip(text: str, longest: int = _LONGEST) -> str:
     """Return the whole lines among the first characters, so that no single file makes up a domain."""
     return text if len(text) <= longest else text[: text.rfind("\n", 0, longest) + 1]
 

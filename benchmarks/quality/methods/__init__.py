@@ -1,0 +1,5 @@
+"""One method a file; this is their registration, in the order of the table."""
+
+from benchmarks.quality.methods import oracle
+
+METHODS = (oracle.BASE, oracle.EXPERT)
