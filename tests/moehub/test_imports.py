@@ -17,7 +17,7 @@ LEVELS = (
     {"router"},
     {"admission"},
     {"merge"},
-    {"models", "evaluation", "generation", "palette", "inspection", "diagnosis"},
+    {"models", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
     {"federation"},
     {"hubserver"},
     {"demo"},
