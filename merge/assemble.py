@@ -7,7 +7,7 @@ tables come from their statistics in closed form. Equal sets of experts give equ
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def assemble(plan: Plan, base: Base, output: Path, *, embed_base: bool = False) 
             plan.null.statistics.save(folder / NULL_FOLDER / STATISTICS_FILE)
         for source in plan.sources:
             _take_expert(source.expert, folder / EXPERTS_FOLDER / source.expert.name)
-        _write_tables(plan, folder, kept={}, fresh={source.expert.name for source in plan.sources})
+        fresh = [source.expert.name for source in plan.sources]
+        save_file(make_tables(plan, kept={}, fresh=fresh), folder / ROUTER_FILE)
         _write_descriptions(plan, folder, embed_base=embed_base)
 
 
@@ -94,7 +95,7 @@ def reassemble(plan: Plan, moe: Path, *, fresh: Sequence[str], embed_base: bool)
         for source in plan.sources:
             if source.expert.name in fresh:
                 _take_expert(source.expert, folder / EXPERTS_FOLDER / source.expert.name)
-        _write_tables(plan, folder, kept=read_tables(moe), fresh=set(fresh))
+        save_file(make_tables(plan, kept=read_tables(moe), fresh=fresh), folder / ROUTER_FILE)
         _write_descriptions(plan, folder, embed_base=embed_base)
 
 
@@ -117,7 +118,15 @@ def comparable(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _LOCAL_KEYS}
 
 
-def _write_tables(plan: Plan, folder: Path, *, kept: dict[str, Tensor], fresh: set[str]) -> None:
+def make_tables(plan: Plan, *, kept: Mapping[str, Tensor], fresh: Collection[str]) -> dict[str, Tensor]:
+    """Return the gate's tables of the MoE that `plan` describes, as they stand in `router.safetensors`.
+
+    Args:
+        plan: experts, null and router.
+        kept: the tables of the MoE that is changed; empty for a new one.
+        fresh: the experts that are not in it yet. Only theirs are solved, where a contributor's tables depend on
+            nothing but itself; others are solved anew for everybody.
+    """
     names = {source.expert.name for source in plan.sources}
     null = plan.null.statistics if plan.null is not None else None
     tensors: dict[str, Tensor] = {}
@@ -132,9 +141,9 @@ def _write_tables(plan: Plan, folder: Path, *, kept: dict[str, Tensor], fresh: s
             tensors |= {
                 name: tensor
                 for name, tensor in kept.items()
-                if name.startswith(mine) and name.split("/")[1] in (names - fresh) | {NULL}
+                if name.startswith(mine) and name.split("/")[1] in (names - set(fresh)) | {NULL}
             }
-    save_file(tensors, folder / ROUTER_FILE)
+    return tensors
 
 
 def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:

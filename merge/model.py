@@ -25,10 +25,11 @@ from moehub.merge.load import Parts, load_parts
 from moehub.merge.mask import text_mask
 from moehub.merge.save import save_parts
 from moehub.merge.stack import shelve, stack
+from moehub.merge.without import Renumbered, gate_without
 from moehub.router.arrow import ArrowGate
 from moehub.router.backends import AUTO, BACKENDS, NATIVE, choose
 from moehub.router.gate import PosteriorGate, Recorder, Shared
-from moehub.router.layer import MoELinear, Switchboard
+from moehub.router.layer import MoELinear, Routing, Switchboard
 from moehub.router.method import NULL
 from moehub.router.native.shelf import Shelf
 from moehub.router.route import Route
@@ -82,6 +83,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         # Our own configuration would make the base's anew at every call, a millisecond each.
         self._text_config = base.config.get_text_config(decoder=True)
         self._forced: str | None = None
+        self._absent: str | None = None
         self._recorder: Recorder | None = None
         self.eval()
 
@@ -178,7 +180,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         """
         experts = len(self.names)
         if self._forced is None and isinstance(self.gate, ArrowGate):
-            self._recorder = Recorder(self.gate)
+            self._recorder = Recorder(self._placed(self.gate))
             try:
                 self(input_ids, attention_mask, use_cache=False)
                 assert self._recorder.total is not None  # noqa: S101 (the forward went through the layers)
@@ -198,14 +200,38 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             RouterError: there is no such expert.
         """
-        if name != NULL and name not in self.names:
-            raise RouterError(f"there is no expert {name!r} in this MoE, expected {', '.join([*self.names, NULL])}")
+        self._require(name, [*self.names, NULL])
         before = self._forced
         self._forced = name
         try:
             yield
         finally:
             self._forced = before
+
+    @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """Be the MoE that `moehub merge --remove` makes, within a `with` block: without the last expert, the base.
+
+        The expert keeps its place in `names` and in what `trace` returns, and gets nothing. The other experts are as
+        they are in memory, the gate as the folder's tables make it. A cache belongs to one side of the block.
+
+        Raises:
+            RouterError: there is no such expert.
+            MergeError: the MoE's folder is gone or was changed.
+        """
+        self._require(name, self.names)
+        if len(self.names) == 1:
+            with self.forced(NULL):
+                yield
+            return
+        before = self.gate, self._absent
+        others = [one for one in self.names if one != name]
+        self.gate = gate_without(self.parts.folder, name, others=others).to(self.base.device)
+        self._absent = name
+        try:
+            yield
+        finally:
+            self.gate, self._absent = before
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Return the base's embeddings."""
@@ -231,7 +257,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             number = None if self._forced == NULL else self.names.index(self._forced)
             return Shared(Route.fixed(number, tokens=ids.numel(), experts=len(self.names), device=ids.device))
         if isinstance(self.gate, ArrowGate):
-            return self._recorder or self.gate
+            return self._recorder or self._placed(self.gate)
         mask = text_mask(ids, attention_mask, past=0 if cache is None else int(cache.get_seq_length()))
         layers = self._text_config.num_hidden_layers
         layer = (
@@ -241,7 +267,18 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         filtered, after = self._filter(ids, mask, before)
         if layer is not None:
             layer.advance(ids, mask, after)
-        return self.gate.routing(filtered)
+        return self._placed(self.gate.routing(filtered))
+
+    def _placed(self, routing: Routing) -> Routing:
+        """Return what the layers are told: they hold every expert, also one that the gate does not know."""
+        if self._absent is None:
+            return routing
+        present = [number for number, name in enumerate(self.names) if name != self._absent]
+        return Renumbered(routing, present, experts=len(self.names))
+
+    def _require(self, name: str, expected: list[str]) -> None:
+        if name not in expected:
+            raise RouterError(f"there is no expert {name!r} in this MoE, expected {', '.join(expected)}")
 
     def _filter(self, ids: Tensor, mask: Tensor, before: GateState | None) -> tuple[Tensor, GateState]:
         gate = self.gate

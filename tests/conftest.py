@@ -49,3 +49,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
     from tests.world import make_world
 
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """A base and three experts that publish sums of hidden states beside their counts, made once."""
+    from tests.world import make_described_world
+
+    return make_described_world(tmp_path_factory.mktemp("described"))

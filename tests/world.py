@@ -1,8 +1,16 @@
 """A base with three experts of different ranks and targets, and generic text."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
+from moehub import base as bases
+from moehub.card import STATISTICS_FILE, read_card
+from moehub.experts.features import recipe_for, sums
+from moehub.experts.folder import seal
+from moehub.experts.statistics import Statistics
 from tests.builders import tiny_base, tiny_expert
 
 LAW = "the court finds that the lessee shall pay the rent. "
@@ -47,3 +55,20 @@ def make_world(folder: Path) -> World:
         ),
     }
     return World(base, null, experts)
+
+
+def make_described_world(folder: Path) -> World:
+    """Save a base, generic text, and three experts that publish sums of hidden states beside their counts."""
+    base, null = tiny_base(folder / "base"), folder / "null.txt"
+    null.write_text(GENERIC * 20, encoding="utf-8")
+    found = bases.find(str(base))
+    tokenizer, table = found.load_tokenizer(), found.load_model().get_input_embeddings().weight
+    texts = {"law": LAW * 30, "code": CODE * 30, "math": MATH * 30}
+    for seed, (name, text) in enumerate(texts.items()):
+        expert = tiny_expert(folder / name, base, name=name, text=text, seed=seed)
+        ids = torch.tensor(tokenizer(text)["input_ids"])
+        counted = Statistics.load(expert / STATISTICS_FILE)
+        summed = sums([ids], table, recipe_for(table.shape[1]))
+        dataclasses.replace(counted, features=summed).save(expert / STATISTICS_FILE)
+        seal(expert, read_card(expert))
+    return World(base, null, {name: folder / name for name in texts})

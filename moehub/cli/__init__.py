@@ -23,6 +23,7 @@ COMMANDS = {
     "check": ("moehub.cli.check", "Say what the admission gate finds in an expert."),
     "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
+    "report": ("moehub.cli.report", "Say what each expert is worth to a MoE."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
     "export": ("moehub.cli.export", "Turn a MoE into Mixtral, PEFT adapters, one model or GGUF."),
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),

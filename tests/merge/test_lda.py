@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 from pathlib import Path
 
@@ -6,40 +5,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moehub import base as bases
 from moehub import files
-from moehub.card import STATISTICS_FILE, read_card
 from moehub.errors import MergeError
-from moehub.experts.features import recipe_for, sums
-from moehub.experts.folder import seal
-from moehub.experts.statistics import Statistics
 from moehub.merge.assemble import ROUTER_FILE, read_tables
 from moehub.merge.merging import Recipe, prepare, prepare_change
 from moehub.merge.model import MoehubForCausalLM
 from moehub.router.settings import RouterSettings
-from tests.builders import tiny_base, tiny_expert
 from tests.world import CODE, GENERIC, LAW, MATH, World
 
-TEXTS = {"law": LAW * 30, "code": CODE * 30, "math": MATH * 30}
 METHODS = ["lda", "evidence+lda"]
-
-
-@pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A base and three experts that publish sums of hidden states beside their counts."""
-    folder = tmp_path_factory.mktemp("described")
-    base, null = tiny_base(folder / "base"), folder / "null.txt"
-    null.write_text(GENERIC * 20, encoding="utf-8")
-    found = bases.find(str(base))
-    tokenizer, table = found.load_tokenizer(), found.load_model().get_input_embeddings().weight
-    for seed, (name, text) in enumerate(TEXTS.items()):
-        expert = tiny_expert(folder / name, base, name=name, text=text, seed=seed)
-        ids = torch.tensor(tokenizer(text)["input_ids"])
-        counted = Statistics.load(expert / STATISTICS_FILE)
-        summed = sums([ids], table, recipe_for(table.shape[1]))
-        dataclasses.replace(counted, features=summed).save(expert / STATISTICS_FILE)
-        seal(expert, read_card(expert))
-    return World(base, null, {name: folder / name for name in TEXTS})
 
 
 def merge(world: World, output: Path, *names: str, method: str, null: bool = True) -> Path:
@@ -61,7 +35,7 @@ def test_every_order_gives_the_same_bytes(described: World, tmp_path: Path, meth
     """The pooled covariance is everybody's, and still does not depend on the order of the experts."""
     digests = {
         files.tree_digest(merge(described, tmp_path / str(number), *order, method=method))
-        for number, order in enumerate(itertools.permutations(TEXTS))
+        for number, order in enumerate(itertools.permutations(described.experts))
     }
     assert len(digests) == 1
 

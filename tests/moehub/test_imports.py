@@ -11,13 +11,13 @@ CHECKOUT = Path(__file__).parents[2]
 ROOMS = {"experts": "experts", "router": "router", "merge": "merge"}
 """Folder at the top → its place below `moehub`."""
 LEVELS = (
-    {"errors", "files", "tensorfile", "digests", "config", "console", "card", "base"},
+    {"errors", "files", "tensorfile", "digests", "config", "console", "card", "base", "plots"},
     {"hub", "signing"},
     {"experts"},
     {"router"},
     {"admission"},
     {"merge"},
-    {"models", "evaluation", "generation", "palette", "inspection", "diagnosis"},
+    {"models", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
     {"federation"},
     {"hubserver"},
     {"demo"},
@@ -117,6 +117,12 @@ def test_only_the_hub_clients_and_the_base_speak_to_hubs() -> None:
         and all(each.startswith("huggingface_hub.constants") for each in found)
     }
     assert users - constants_only <= {"moehub.hub.remote", "moehub.hub.refusals", "moehub.base", "moehub.merge.load"}
+
+
+def test_only_one_module_draws() -> None:
+    """It looks for matplotlib, which is an extra, when a figure is asked for."""
+    users = {name for name, path in sources() if any(each.startswith("matplotlib") for each in imported(path))}
+    assert users == {"moehub.plots"}
 
 
 def test_every_package_on_disk_is_installed() -> None:
