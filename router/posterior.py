@@ -34,10 +34,10 @@ def filter_loop(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
 
     Plain twin of `filter_chunked`: one step per token.
     """
-    likelihood = _relative(evidence, prior).exp()
+    likelihood = relative(evidence, prior).exp()
     steps = []
     for step in likelihood.unbind(1):
-        mass = ((1 - rho) * prior + rho / prior.shape[-1]) * step
+        mass = switched(prior, rho) * step
         prior = mass / mass.sum(-1, keepdim=True)
         steps.append(prior)
     return torch.stack(steps, 1) if steps else likelihood
@@ -50,8 +50,8 @@ def filter_chunked(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
         return filter_loop(evidence, prior, rho)
     # Tokens without evidence fill the last chunk; what they would have become is cut off again.
     padding = -length % CHUNK
-    relative = torch.nn.functional.pad(_relative(evidence, prior), (0, 0, 0, padding))
-    running = (relative + math.log1p(-rho)).view(batch, -1, CHUNK, experts).cumsum(2)
+    padded = torch.nn.functional.pad(relative(evidence, prior), (0, 0, 0, padding))
+    running = (padded + math.log1p(-rho)).view(batch, -1, CHUNK, experts).cumsum(2)
     grown = running.exp()
     shrunk = torch.cat([torch.ones_like(grown[:, :, :1]), (-running[:, :, :-1]).exp()], 2)
     redraw = rho / experts / (1 - rho)
@@ -75,7 +75,12 @@ def filter_chunked(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
     return posterior.view(batch, length + padding, experts)[:, :length]
 
 
-def _relative(evidence: Tensor, prior: Tensor) -> Tensor:
+def switched(posterior: Tensor, rho: float) -> Tensor:
+    """Return what is expected of the next token's author, after a posterior [..., E]."""
+    return (1 - rho) * posterior + rho / posterior.shape[-1]
+
+
+def relative(evidence: Tensor, prior: Tensor) -> Tensor:
     """Return the evidence in the prior's precision, 0 for the best expert of each token and above the floor."""
     evidence = evidence.to(prior.dtype)
     return (evidence - evidence.amax(-1, keepdim=True)).clamp_min(_FLOOR)

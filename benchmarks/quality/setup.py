@@ -27,7 +27,7 @@ def _expert() -> TrainConfig:
         rank=8,
         alpha=16,
         learning_rate=6e-3,
-        max_steps=100,
+        max_steps=60,
         batch_size=4,
         context_length=512,
         holdout=0.0,
