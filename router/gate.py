@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from moehub.router import posterior
+from moehub.router import pace
 from moehub.router.arrow import ArrowGate
 from moehub.router.layer import Routing
 from moehub.router.method import NULL, parse, unflatten
@@ -46,7 +46,7 @@ class Recorder:
 
 
 class PosteriorGate(nn.Module):
-    """Evidence of one or more methods, filtered over time."""
+    """Evidence of one or more methods, filtered over time, at two switching rates."""
 
     def __init__(self, sources: Sequence[nn.Module], settings: RouterSettings, *, experts: int, has_null: bool) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class PosteriorGate(nn.Module):
     def begin(self, batch: int, device: torch.device) -> GateState:
         """Return the state before the first token."""
         return GateState(
-            posterior.start(batch, self.experts + self.has_null, _filter_device(device)),
+            pace.start(batch, len(self.settings.rates), self.experts + self.has_null, _filter_device(device)),
             tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
         )
 
@@ -73,8 +73,14 @@ class PosteriorGate(nn.Module):
             part, after = source(window, memory)
             evidence = evidence + part
             memories.append(after)
-        filtered = posterior.filter_chunked(evidence.to(state.posterior.device), state.posterior, self.settings.rho)  # type: ignore[attr-defined]
-        return filtered, GateState(filtered[:, -1], tuple(memories))
+        settings = self.settings
+        belief = pace.follow(
+            evidence.to(state.belief.device),  # type: ignore[attr-defined]
+            state.belief,
+            rates=settings.rates,
+            change=settings.pace_change,
+        )
+        return belief.sum(2), GateState(belief[:, -1], tuple(memories))
 
     def routing(self, filtered: Tensor) -> Shared:
         """Return what the layers are told, from a posterior [B, T, E]."""

@@ -20,7 +20,11 @@ class RouterSettings:
     kappa: float = 0.3
     """Tempers the counts' evidence: that of neighbouring tokens is correlated."""
     rho: float = 0.02
-    """Chance that the text changes its author at a token."""
+    """Chance that a restless text changes its author at a token."""
+    calm_rho: float = 0.0005
+    """The same of a calm text; the gate believes in one or the other as far as it foretells the text."""
+    pace_change: float = 0.002
+    """Chance that a calm text becomes restless at a token, or a restless one calm."""
     unigram_strength: float = 500.0
     """Pseudo-counts from the null's distribution, for tokens."""
     pair_strength: float = 30_000.0
@@ -41,7 +45,7 @@ class RouterSettings:
             for name, holds, expected in (
                 ("top_k", self.top_k >= 1, "1 or more"),
                 ("threshold", 0 <= self.threshold < 1, "0 or more and below 1"),
-                ("rho", 0 < self.rho < 1, "between 0 and 1"),
+                *((name, 0 < getattr(self, name) < 1, "between 0 and 1") for name in _CHANCES),
                 ("lda_shrinkage", 0 < self.lda_shrinkage <= 1, "above 0 and at most 1"),
                 ("pair_weight", 0 <= self.pair_weight < math.inf, "a finite number, 0 or more"),
                 *((name, 0 < getattr(self, name) < math.inf, "a finite number above 0") for name in _POSITIVE),
@@ -51,9 +55,15 @@ class RouterSettings:
         if faults:
             raise ConfigError(listed("these router settings cannot be used:", faults))
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The switching rates that the gate weighs against each other."""
+        return (self.calm_rho, self.rho)
+
     def to_dict(self) -> dict[str, str | int | float]:
         """Return the settings as they are stored."""
         return dataclasses.asdict(self)
 
 
+_CHANCES = ("rho", "calm_rho", "pace_change")
 _POSITIVE = ("kappa", "unigram_strength", "pair_strength", "lda_weight", "arrow_temperature")

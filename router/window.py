@@ -28,15 +28,15 @@ class Window:
 class GateState:
     """What the gate knows after the last token: it belongs beside the KV cache."""
 
-    posterior: Tensor
-    """float64 [B, E]."""
+    belief: Tensor
+    """In each switching rate and expert together: float64 [B, M, E]."""
     memories: tuple[Memory, ...]
     """One for each method of the gate."""
 
     def select(self, rows: Tensor) -> "GateState":
         """Return the state of the given rows of the batch, in that order, repeats allowed."""
         return GateState(
-            self.posterior.index_select(0, rows.to(self.posterior.device)),
+            self.belief.index_select(0, rows.to(self.belief.device)),
             tuple(
                 tuple(tensor.index_select(0, rows.to(tensor.device)) for tensor in memory) for memory in self.memories
             ),

@@ -38,7 +38,7 @@ def knows(layer: GateLayer, ids: Tensor, mask: Tensor) -> bool:
     return (
         torch.equal(layer.ids, ids)
         and torch.equal(layer.mask, mask)
-        and torch.equal(layer.state.posterior, expected.posterior)
+        and torch.equal(layer.state.belief, expected.belief)
         and torch.equal(layer.state.memories[0][0], expected.memories[0][0])
     )
 

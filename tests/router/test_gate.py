@@ -7,6 +7,7 @@ from torch import Tensor
 
 from moehub.experts.features import recipe_for, sums
 from moehub.experts.statistics import Statistics, count
+from moehub.router import pace, posterior
 from moehub.router.arrow import ArrowGate
 from moehub.router.gate import PosteriorGate, Recorder, Shared, _filter_device, load_gate
 from moehub.router.method import Contributor, flatten, parse
@@ -57,13 +58,11 @@ def test_two_methods_multiply_their_evidence() -> None:
     parts = [one.sources[0](window(BATCH), one.sources[0].begin(3, CPU))[0] for one in alone]  # type: ignore[operator]
     together = parts[0] + parts[1]
     state = alone[0].begin(3, CPU)
-    prior, expected = state.posterior, []
-    for step in together.double().unbind(1):
-        mass = (0.98 * prior + 0.02 / 3) * step.exp()
-        prior = mass / mass.sum(-1, keepdim=True)
-        expected.append(prior)
+    expected = pace.follow(together, state.belief, rates=(0.0005, 0.02), change=0.002, chain=posterior.filter_loop).sum(
+        2
+    )
     actual, _ = whole(window(BATCH), whole.begin(3, CPU))
-    torch.testing.assert_close(actual, torch.stack(expected, 1), atol=1e-10, rtol=1e-7)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-7)
     assert torch.equal(gate("lda+evidence")(window(BATCH), whole.begin(3, CPU))[0], actual)
     assert not torch.allclose(actual, alone[0](window(BATCH), state)[0], atol=1e-2)
 
@@ -97,7 +96,7 @@ def test_the_state_is_all_that_the_past_says(method: str, cut: int) -> None:
     first, state = one(window(BATCH[:, :cut]), one.begin(3, CPU))
     second, after = one(window(BATCH[:, cut:]), state)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, atol=1e-5, rtol=0)
-    torch.testing.assert_close(after.posterior, end.posterior, atol=1e-5, rtol=0)
+    torch.testing.assert_close(after.belief, end.belief, atol=1e-5, rtol=0)
 
 
 def test_a_state_of_selected_rows_is_the_state_of_those_texts() -> None:
@@ -106,7 +105,7 @@ def test_a_state_of_selected_rows_is_the_state_of_those_texts() -> None:
     _, state = one(window(BATCH[:, :23]), one.begin(3, CPU))
     _, expected = one(window(BATCH[rows, :23]), one.begin(4, CPU))
     chosen = state.select(rows)
-    assert torch.equal(chosen.posterior, expected.posterior)
+    assert torch.equal(chosen.belief, expected.belief)
     for mine, theirs in zip(chosen.memories, expected.memories, strict=True):
         assert all(torch.allclose(left, right, atol=1e-6) for left, right in zip(mine, theirs, strict=True))
     later, _ = one(window(BATCH[rows, 23:]), chosen)
@@ -190,4 +189,4 @@ def test_the_filter_stays_off_devices_without_doubles() -> None:
     """Apple's GPUs know no float64: there the state lives on the CPU, elsewhere beside the model."""
     assert _filter_device(torch.device("mps")).type == "cpu"
     assert _filter_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
-    assert gate("evidence").begin(2, CPU).posterior.dtype == torch.float64
+    assert gate("evidence").begin(2, CPU).belief.dtype == torch.float64
