@@ -47,10 +47,12 @@ class Setup:
     expert: TrainConfig = field(default_factory=_expert)
     expert_characters: int = 600_000
     """What one seed's contributor draws of the domain's text."""
+    null_characters: int = 3_000_000
+    """What the null expert counts of the base's text."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    tune_rows: int = 10
+    tune_rows: int = 8
     """Of each text, for choosing settings."""
-    test_rows: int = 20
+    test_rows: int = 14
     """Of each text, for the table."""
     turn: int = 64
     """Tokens until a text that switches does so."""

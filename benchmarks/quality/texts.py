@@ -31,9 +31,9 @@ _MACHINE: dict[str, Callable[[], Iterator[str]]] = {
     "french": lambda: manuals.pages("fr/man1", "fr/man5", "fr/man7", "fr/man8"),
     "german": lambda: manuals.pages("de/man1", "de/man5", "de/man7", "de/man8"),
     "library": lambda: manuals.pages("man3"),
-    "commands": lambda: manuals.pages("man1", "man8"),
 }
 _UNSEEN: dict[str, Callable[[], Iterator[str]]] = {
+    "commands": lambda: manuals.pages("man1", "man8"),
     "spanish": lambda: manuals.pages("es/man1", "es/man5", "es/man7", "es/man8"),
     "italian": lambda: manuals.pages("it/man1", "it/man5", "it/man7", "it/man8"),
     "dutch": lambda: manuals.pages("nl/man1", "nl/man5", "nl/man7", "nl/man8"),
@@ -78,9 +78,9 @@ class Texts:
     unseen: tuple[Domain, ...]
     """Nobody trains on these."""
     generic: Domain
-    """What the base was trained on most; the null expert counts its training part."""
+    """What the base was trained on most."""
     base: tuple[str, ...]
-    """What the base is trained on."""
+    """What the base is trained on; the null expert counts a part of it."""
 
     def domain(self, name: str) -> Domain:
         """Return the domain of that name."""

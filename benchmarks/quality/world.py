@@ -3,14 +3,16 @@
 Shapes: B batch, T tokens, E experts, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from benchmarks.quality import keeping
 from benchmarks.quality import texts as gathered
 from benchmarks.quality.rows import Held, held
 from benchmarks.quality.setup import Setup
@@ -19,7 +21,7 @@ from moehub import base as bases
 from moehub.base import Base, tokenizer_digest
 from moehub.demo.base import small_base
 from moehub.experts import statistics
-from moehub.experts.examples import Example
+from moehub.experts.examples import Example, Text
 from moehub.experts.statistics import Statistics
 from moehub.experts.tokens import encode
 from moehub.experts.training import train
@@ -82,8 +84,9 @@ class World:
 
     @cached_property
     def generic_documents(self) -> list[Tensor]:
-        """The tokens of the generic text."""
-        return [one.seen for one in encode(self.tokenizer, self.texts.generic.train)]
+        """The tokens of the generic text: a sample of what the base was trained on, as one has of the web."""
+        sample = takewhile(lambda one: one[0] <= self.setup.null_characters, _lengths(self.texts.base))
+        return [one.seen for one in encode(self.tokenizer, [Text(text) for _, text in sample])]
 
     @cached_property
     def moe(self) -> MoehubForCausalLM:
@@ -124,13 +127,21 @@ class World:
         return logits
 
 
+def _lengths(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield each text with the characters up to its end."""
+    return zip(accumulate(map(len, texts)), texts, strict=True)
+
+
 def build(folder: Path, data: Path | None, setup: Setup, *, base: str | None = None) -> list[World]:
     """Return the world of each seed, training what is not in `folder` yet.
 
     Raises:
         DataError: text is missing.
     """
-    texts = gathered.gather(data, setup.sizes)
+    file = folder / "texts.json"
+    if not file.is_file():
+        keeping.save(gathered.gather(data, setup.sizes), file)
+    texts = keeping.load(file)
     found = bases.find(base or str(small_base(texts.base, setup.base, cache=folder / "base")))
     worlds = [World(folder, texts, setup, found, seed) for seed in setup.seeds]
     for world in worlds:
