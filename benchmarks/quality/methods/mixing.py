@@ -1,9 +1,9 @@
 """Every expert alike: the mean of what they add, and the adapter that the mean of their factors is.
 
-`uniform` adds 1/E of each expert's output (the uniform routing that Ostapenko et al. 2024, "Towards Modular LLMs by Building
-and Reusing a Library of LoRAs", compare with). `average A, B` takes the mean of the A's and the
-mean of the B's, as FedAvg does with LoRA (Zhang et al. 2024, "Towards Building the Federated GPT: Federated
-Instruction Tuning"), whose product is not the mean of the products.
+`uniform` adds 1/E of each expert's output (the uniform routing that Ostapenko et al. 2024, "Towards Modular LLMs by
+Building and Reusing a Library of LoRAs", compare with). `average A, B` takes the mean of the A's and the mean of the
+B's, as FedAvg does with LoRA (Zhang et al. 2024, "Towards Building the Federated GPT: Federated Instruction Tuning"),
+whose product is not the mean of the products.
 
 Shapes: B batch, T tokens, E experts.
 """
