@@ -23,7 +23,7 @@ from moehub.demo.base import small_base
 from moehub.experts import statistics
 from moehub.experts.examples import Example, Text
 from moehub.experts.statistics import Statistics
-from moehub.experts.tokens import encode
+from moehub.experts.tokens import encode, fit
 from moehub.experts.training import train
 from moehub.merge import merging
 from moehub.merge.model import MoehubForCausalLM
@@ -79,8 +79,11 @@ class World:
         return held(replace(self.texts, domains=domains), self.tokenizer, self.setup, split)
 
     def documents(self, name: str) -> list[Tensor]:
-        """Return the tokens of what a contributor trains on, int64 [T] each, prompts included."""
-        return [one.seen for one in encode(self.tokenizer, self.examples(name))]
+        """Return the tokens of what a contributor trains on, int64 [T] each, prompts included, too long ones cut."""
+        longest = self.setup.expert.context_length or self.setup.base.context
+        encoded = encode(self.tokenizer, self.examples(name))
+        fitting, _ = fit(encoded, longest, too_long=self.setup.expert.too_long, longest=longest)
+        return [one.seen for one in fitting]
 
     @cached_property
     def generic_documents(self) -> list[Tensor]:
