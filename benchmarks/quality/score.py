@@ -156,5 +156,3 @@ def _latency(best: Sequence[Tensor], owners: Sequence[Tensor]) -> float:
             hits = (chosen[begin:end] == owner[begin:end]).nonzero()
             waited.append(int(hits[0, 0]) if len(hits) else end - begin)
     return float(np.mean(waited)) if waited else float("nan")
-
-

@@ -98,9 +98,7 @@ def gather(folder: Path | None, sizes: Sizes | None = None) -> Texts:
     base: list[str] = []
     named = [] if folder is None else [_from_files(folder, name, sizes, base) for name in _names(folder)]
     machine = [_from_stream(name, stream(), sizes, held, base) for name, stream in _MACHINE.items()]
-    unseen = [
-        replace(_from_stream(name, stream(), sizes, held, base), train=()) for name, stream in _UNSEEN.items()
-    ]
+    unseen = [replace(_from_stream(name, stream(), sizes, held, base), train=()) for name, stream in _UNSEEN.items()]
     generic = _from_stream(GENERIC, sources.generic(), replace(sizes, train=sizes.generic, base=0), held, base)
     manual = _take(manuals.pages("man2", "man4", "man5", "man6", "man7"), sizes.manual, held)
     found = tuple(one for one in (*named, *machine) if one.train and one.tune and one.test)

@@ -115,9 +115,7 @@ class World:
     def count(self, documents: Sequence[Tensor]) -> Statistics:
         """Return the statistics of documents, nothing suppressed."""
         digest = tokenizer_digest(self.tokenizer)
-        return statistics.count(
-            documents, tokenizer=digest, vocabulary=len(self.tokenizer), pair_bits=PAIR_BITS
-        )
+        return statistics.count(documents, tokenizer=digest, vocabulary=len(self.tokenizer), pair_bits=PAIR_BITS)
 
     def forward(self, ids: Tensor, routing: Routing | None, **options: Any) -> Tensor:
         """Return the logits [B, T, V] of ids [B, T] with the experts that `routing` names; None: of the base."""
