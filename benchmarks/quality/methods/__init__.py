@@ -1,5 +1,9 @@
 """One method a file; this is their registration, in the order of the table."""
 
-from benchmarks.quality.methods import oracle
+from benchmarks.quality.methods import oracle, phatgoose
 
-METHODS = (oracle.BASE, oracle.EXPERT)
+METHODS = (
+    oracle.BASE,
+    oracle.EXPERT,
+    phatgoose.PHATGOOSE,
+)
