@@ -1,10 +1,11 @@
 """One method a file; this is their registration, in the order of the table."""
 
-from benchmarks.quality.methods import flexolmo, oracle, phatgoose
+from benchmarks.quality.methods import flexolmo, metamoe, oracle, phatgoose
 
 METHODS = (
     oracle.BASE,
     oracle.EXPERT,
     phatgoose.PHATGOOSE,
     flexolmo.FLEXOLMO,
+    metamoe.METAMOE,
 )
