@@ -1,6 +1,6 @@
 """One method a file; this is their registration, in the order of the table."""
 
-from benchmarks.quality.methods import flexolmo, metamoe, oracle, phatgoose
+from benchmarks.quality.methods import fedavg, flexolmo, metamoe, oracle, phatgoose
 
 METHODS = (
     oracle.BASE,
@@ -8,4 +8,5 @@ METHODS = (
     phatgoose.PHATGOOSE,
     flexolmo.FLEXOLMO,
     metamoe.METAMOE,
+    fedavg.FEDAVG,
 )
