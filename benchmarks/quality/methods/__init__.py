@@ -1,6 +1,6 @@
 """One method a file; this is their registration, in the order of the table."""
 
-from benchmarks.quality.methods import fedavg, flexolmo, metamoe, oracle, phatgoose
+from benchmarks.quality.methods import fedavg, flexolmo, learned, metamoe, oracle, phatgoose
 
 METHODS = (
     oracle.BASE,
@@ -9,4 +9,8 @@ METHODS = (
     flexolmo.FLEXOLMO,
     metamoe.METAMOE,
     fedavg.FEDAVG,
+    learned.ONE,
+    learned.ONE_BALANCED,
+    learned.LAYERS,
+    learned.LAYERS_BALANCED,
 )
