@@ -1,6 +1,6 @@
 """One method a file; this is their registration, in the order of the table."""
 
-from benchmarks.quality.methods import fedavg, flexolmo, learned, metamoe, oracle, phatgoose
+from benchmarks.quality.methods import fedavg, flexolmo, learned, metamoe, multitask, oracle, phatgoose
 
 METHODS = (
     oracle.BASE,
@@ -13,4 +13,6 @@ METHODS = (
     learned.ONE_BALANCED,
     learned.LAYERS,
     learned.LAYERS_BALANCED,
+    multitask.SMALL,
+    multitask.LARGE,
 )
