@@ -71,6 +71,8 @@ class Method:
     alone: bool
     """Whether an expert can be added without touching the others."""
     make: Callable[[World], Entrant]
+    seeds: tuple[int, ...] | None = None
+    """Where it is too dear for all: the seeds that it is measured on."""
 
 
 @dataclass

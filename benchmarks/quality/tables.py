@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.hub import present, where
+from benchmarks.quality.method import registered
 from benchmarks.quality.methods.oracle import BASE, EXPERT
 from benchmarks.quality.rows import SWITCHING
 from benchmarks.quality.score import Sums, gain_kept, harm
@@ -50,8 +51,8 @@ COLUMNS = (
 
 def show(results: Results, world: World, *, write: bool) -> None:
     """Print the table, and keep it if asked to."""
-    names = [name for name in results[0] if all(name in one for one in results)]
-    rows = [row(name, results, world) for name in names]
+    names = [name for name in results[0] if all(name in one for one in results) or _seeds(name)]
+    rows = [row(name, [one for one in results if name in one], world) for name in names]
     how = f"`python -m benchmarks.quality --data DIR`, {len(results)} seed(s), {len(world.names)} experts."
     present(TITLE, COLUMNS, rows, how=how, machine=where(), write=write)
 
@@ -66,8 +67,9 @@ def row(name: str, results: Results, world: World) -> tuple[str, ...]:
     kept = {one: gain_kept(base, mine, best, [one]).value for one in world.names}
     worst = min(kept, key=lambda one: kept[one])
     first = results[0][name]
+    seeds = _seeds(name)
     return (
-        name,
+        name if seeds is None else f"{name} (seed {', '.join(map(str, seeds))})",
         first.needs,
         "yes" if first.alone else "no",
         str(gain_kept(base, mine, best, world.names)),
@@ -82,6 +84,11 @@ def row(name: str, results: Results, world: World) -> tuple[str, ...]:
         f"{np.mean([one[name].seconds for one in results]):.1f}",
         f"{first.bytes / 1024:.0f}",
     )
+
+
+def _seeds(name: str) -> tuple[int, ...] | None:
+    """Return the seeds that a method is measured on where it is not all."""
+    return registered()[name].seeds
 
 
 def _prompted(world: World, name: str) -> bool:

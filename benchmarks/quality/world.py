@@ -96,6 +96,12 @@ class World:
         """The MoE of the default router, experts read from their files: shared by all methods."""
         return MoehubForCausalLM.from_pretrained(self.merged())
 
+    @cached_property
+    def stacked(self) -> MoehubForCausalLM:
+        """The same with its experts stacked and frozen: gradients of a gate's weights flow through it quickly."""
+        stacked = MoehubForCausalLM.from_pretrained(self.merged(), trainable=True, backend="dense")
+        return stacked.requires_grad_(False)
+
     def merged(self) -> Path:
         """Return the folder of the MoE that `moehub merge` makes of the experts."""
         folder = self.folder / f"seed-{self.seed}" / "moe"
