@@ -26,7 +26,9 @@ _RUN = "run.json"
 _MARK = "moehub.json"
 _FULL = ("os error 28", "No space left", "PytorchStreamWriter failed", "file write failed")
 """How safetensors and torch say that nothing more could be written."""
-_FREE = frozenset({"license", "suppress_below", "pair_bits", "features", "save_every"})
+_FREE = frozenset(
+    {"license", "suppress_below", "pair_bits", "triple_bits", "features", "save_every", "private_delta", "private_clip"}
+)
 """Settings that may change between interruption and resumption: no step depends on them."""
 
 

@@ -63,23 +63,35 @@ def digest(example: Example) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def split(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
+def split(examples: Sequence[Example], fraction: float, *, alone: bool = False) -> tuple[list[Example], list[Example]]:
     """Return the examples to train on and those held out, about `fraction` of them.
 
     An example is held out if its digest, read as a number between 0 and 1, is below `fraction`: the order
     does not matter and copies stay on one side. Where that would be fewer than one example, the end of
-    each text is held out instead; where there are no texts, the example with the smallest digest.
+    each text is held out instead; where there are no texts, the example with the smallest digest. `alone` lets
+    every example's own digest decide, whatever the others are: that one more or less moves no other to another side
+    is what privacy is counted by.
     """
     if fraction == 0:
         return list(examples), []
     digests = [digest(example) for example in examples]
+    if alone:
+        return _sides(examples, [_is_held(value, fraction) for value in digests])
     if fraction * len(set(digests)) < 1 and any(isinstance(example, Text) for example in examples):
         return _split_texts(examples, fraction)
-    held = {value for value in digests if int(value[:16], 16) < fraction * 2**64}
+    held = {value for value in digests if _is_held(value, fraction)}
     if not held or len(held) == len(set(digests)):
         held = {min(digests)} if len(set(digests)) > 1 else set()
-    training = [example for example, value in zip(examples, digests, strict=True) if value not in held]
-    return training, [example for example, value in zip(examples, digests, strict=True) if value in held]
+    return _sides(examples, [value in held for value in digests])
+
+
+def _is_held(value: str, fraction: float) -> bool:
+    return int(value[:16], 16) < fraction * 2**64
+
+
+def _sides(examples: Sequence[Example], held: Sequence[bool]) -> tuple[list[Example], list[Example]]:
+    both = list(zip(examples, held, strict=True))
+    return [example for example, out in both if not out], [example for example, out in both if out]
 
 
 def _split_texts(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:

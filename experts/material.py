@@ -43,7 +43,7 @@ def prepare(tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *,
     context = config.context_length or min(longest, _DEFAULT_CONTEXT)
     if context > longest:
         raise ConfigError(f"context_length = {context}, but the base takes at most {longest} tokens: set it to that")
-    training, held = split(examples, config.holdout)
+    training, held = split(examples, config.holdout, alone=config.private > 0)
     held = sorted(held, key=digest)
     every = encode(tokenizer, [*training, *held])
     _, long = fit(every, context, too_long=config.too_long, longest=longest)

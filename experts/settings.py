@@ -56,10 +56,18 @@ class TrainConfig:
     """What to do with a conversation or completion beyond the context; documents are cut into windows."""
     pair_bits: int = 16
     """Pairs of tokens are counted in 2^pair_bits buckets."""
+    triple_bits: int = 18
+    """Each token with the two before it is counted in 2^triple_bits buckets; 0 counts no triples."""
     suppress_below: int = 3
     """Counts below this are published as zero: rare words can identify somebody."""
     features: bool = False
     """Whether to publish sums of hidden-state features too, for the `lda` router."""
+    private: float = 0.0
+    """ε of the router statistics: noise hides whether any one example was counted; 0 adds none. Never the adapter's."""
+    private_delta: float = 1e-6
+    """δ of the router statistics, far below one over the number of examples."""
+    private_clip: int = 256
+    """With noise, the most that the squares of one example's counts add up to: so many tokens of it at most count."""
     license: str = "other"
     """SPDX identifier of the expert's licence."""
 
@@ -96,7 +104,12 @@ class TrainConfig:
             "holdout_tokens": (self.holdout_tokens >= 1, "at least 1"),
             "save_every": (self.save_every >= 1, "at least 1"),
             "pair_bits": (8 <= self.pair_bits <= 24, "between 8 and 24"),
+            "triple_bits": (self.triple_bits == 0 or 8 <= self.triple_bits <= 24, "0 or between 8 and 24"),
             "suppress_below": (self.suppress_below >= 0, "0 or more"),
+            "private": (self.private == 0 or 0.1 <= self.private <= 100, "0 for no noise, or ε between 0.1 and 100"),
+            "private_delta": (1e-12 <= self.private_delta <= 0.01, "between 1e-12 and 0.01"),
+            "private_clip": (1 <= self.private_clip <= 65536, "between 1 and 65536"),
+            "features": (not (self.features and self.private), "false beside private: sums of features have no noise"),
             "license": (re.fullmatch(r"[A-Za-z0-9.+-]{1,64}", self.license) is not None, "an SPDX identifier"),
         }
         faults = [

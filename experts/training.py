@@ -4,6 +4,7 @@ Kill it at any moment: nothing looks like an expert before it is one, and `resum
 checkpoint. Under `accelerate launch` every process trains and the first one writes.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from moehub.experts.material import Material, prepare
 from moehub.experts.packing import Row, keeps_apart
 from moehub.experts.publication import check_place, diverged, publish, versions
 from moehub.experts.settings import TrainConfig
+from moehub.experts.statistics import Statistics
 
 __all__ = ["TrainConfig", "train"]
 
@@ -79,6 +81,8 @@ def train(
                 packages=versions(),
             )
             counted = count(material, config, card.base.tokenizer, len(tokenizer), model.get_input_embeddings().weight)
+            _say_nothing_left(counted)
+            card = dataclasses.replace(card, private=counted.private)
             with checkpoints.kept_when_full(folder):
                 publish(output, weights=adaptation.state(model), config=config, statistics=counted, card=card)
             checkpoints.remove(folder)
@@ -92,6 +96,16 @@ def _say_left_out(material: Material) -> None:
         console.print(
             f"{len(material.left_out)} example(s) longer than {material.context_length} tokens "
             f"were skipped or cut: {named}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _say_nothing_left(counted: Statistics) -> None:
+    if counted.private is not None and not int(counted.unigrams.sum()):
+        console.print(
+            f"the noise hides all of this text ({counted.private}), so no gate can be made of its counts: "
+            "train on more examples, or with a larger --private",
             markup=False,
             soft_wrap=True,
         )

@@ -10,6 +10,7 @@ from moehub.base import Base, tokenizer_digest
 from moehub.card import STATISTICS_FILE
 from moehub.errors import MergeError
 from moehub.experts import data, features, tokens
+from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics, count
 from moehub.merge.entrance import admitted
 from moehub.merge.lock import Lock
@@ -18,7 +19,6 @@ from moehub.merge.source import Source
 from moehub.router.settings import RouterSettings
 
 NULL_FOLDER = "null"
-_PAIR_BITS = 16
 
 
 def make_null(
@@ -29,7 +29,7 @@ def make_null(
     Args:
         reference: the file, folder or `org/name[@rev]`.
         base: its tokenizer counts the text; None: only statistics can be given.
-        like: experts whose numbers of pair buckets and features the null's must match.
+        like: experts whose numbers of buckets and features the null's must match.
         router: whether feature sums are needed.
         hub: where `org/name` is.
 
@@ -72,11 +72,13 @@ def _count(path: Path, base: Base, like: Sequence[Source], router: RouterSetting
     tokenizer = base.load_tokenizer()
     documents = [one.seen for one in tokens.encode(tokenizer, data.read([path]))]
     example = _example(like)
+    alike = TrainConfig() if example is None else example
     counted = count(
         documents,
         tokenizer=tokenizer_digest(tokenizer),
         vocabulary=len(tokenizer) if example is None else example.vocabulary,
-        pair_bits=_PAIR_BITS if example is None else example.pair_bits,
+        pair_bits=alike.pair_bits,
+        triple_bits=alike.triple_bits,
     )
     if "lda" not in router.method.split("+") or example is None or example.features is None:
         return counted

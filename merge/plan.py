@@ -87,8 +87,10 @@ def make_plan(
         lacks = (method.lacks(source.statistics) for method in methods)
         faults += [f"{source.expert.name}: {lack}" for lack in lacks if lack is not None]
     # Those that were checked before agree with each other: one speaks for all.
-    faults += _null_faults(null, base, methods) + _pair_faults([*sources, *known[:1]], null, methods)
-    return Plan(base, everyone, null, settings, tuple(faults), tuple(_notes(everyone, null, methods)))
+    counted = _counted([*sources, *known[:1]], null, methods)
+    faults += _null_faults(null, base, methods) + _bucket_faults(counted)
+    notes = _notes(everyone, null, methods) + _triple_notes(counted)
+    return Plan(base, everyone, null, settings, tuple(faults), tuple(notes))
 
 
 def _name_faults(everyone: Sequence[Source], experts: int) -> list[str]:
@@ -119,16 +121,34 @@ def _null_faults(null: Null | None, base: BaseModel, methods: Sequence[Method]) 
     return faults
 
 
-def _pair_faults(everyone: Sequence[Source], null: Null | None, methods: Sequence[Method]) -> list[str]:
+def _counted(everyone: Sequence[Source], null: Null | None, methods: Sequence[Method]) -> dict[str, Statistics]:
+    """Return the statistics that make the gate, by their owner; none where it is made of something else."""
     if any(method.kind == "layer" for method in methods):
+        return {}
+    found = {source.expert.name: source.statistics for source in everyone if source.statistics is not None}
+    return found if null is None else found | {"null": null.statistics}
+
+
+def _bucket_faults(counted: Mapping[str, Statistics]) -> list[str]:
+    faults = []
+    for kind in ("pair", "triple"):
+        bits = {name: int(getattr(one, f"{kind}_bits")) for name, one in counted.items()}
+        # Triples are not used where somebody has none.
+        if all(bits.values()) and len(set(bits.values())) > 1:
+            named = ", ".join(f"{name} 2^{bits[name]}" for name in sorted(bits))
+            faults.append(
+                f"{kind}s were counted in different numbers of buckets ({named}): "
+                f"train them with the same --set {kind}_bits"
+            )
+    return faults
+
+
+def _triple_notes(counted: Mapping[str, Statistics]) -> list[str]:
+    lacking = sorted(name for name, one in counted.items() if one.triples is None)
+    if not lacking or len(lacking) == len(counted):
         return []
-    bits = {} if null is None else {"null": null.statistics.pair_bits}
-    for source in everyone:
-        bits |= {} if source.statistics is None else {source.expert.name: source.statistics.pair_bits}
-    if len(set(bits.values())) <= 1:
-        return []
-    named = ", ".join(f"{name} 2^{bits[name]}" for name in sorted(bits))
-    return [f"pairs were counted in different numbers of buckets ({named}): train them with the same --set pair_bits"]
+    were = "was" if len(lacking) == 1 else "were"
+    return [f"triples are not used: {', '.join(lacking)} {were} published without"]
 
 
 def _notes(everyone: Sequence[Source], null: Null | None, methods: Sequence[Method]) -> list[str]:

@@ -22,9 +22,9 @@ README = "README.md"
 SIGNATURE_FILE = "expert.sig"
 EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README, SIGNATURE_FILE})
 """Nothing else travels: no pickles, no code, no training state."""
-LARGEST = {ADAPTER_WEIGHTS: 8 << 30, STATISTICS_FILE: 512 << 20}
+LARGEST = {ADAPTER_WEIGHTS: 8 << 30, STATISTICS_FILE: 768 << 20}
 """Bytes of a file, at most: rank 256 on all linears of a base of 70 billion parameters, in two bytes each; 2^24 pairs
-of tokens that all occur, and features of 4096 dimensions."""
+of tokens and 2^24 triples that all occur, and features of 4096 dimensions."""
 LARGEST_TEXT = 1 << 20
 """Bytes of any other file, at most: a card with thousands of contributors."""
 PINNED_FILES = EXPERT_FILES - {CARD_FILE, README, SIGNATURE_FILE}
@@ -91,6 +91,23 @@ class Federated:
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """What noise hides in the router statistics: whether any one document was counted. Nothing else has noise."""
+
+    epsilon: float
+    """ε, at `delta`."""
+    delta: float
+    clip: int
+    """The most that the squares of one document's counts of one kind add up to."""
+    sigma: dict[str, float] = field(hash=False)
+    """Kind of counts → parameter of the discrete Gaussian that every bucket's noise was drawn from."""
+
+    def __str__(self) -> str:
+        """Return the guarantee as people write it."""
+        return f"ε = {self.epsilon:g} at δ = {self.delta:g} for any one document"
+
+
+@dataclass(frozen=True)
 class Card:
     """The manifest of an expert folder."""
 
@@ -114,6 +131,8 @@ class Card:
     """Name → version of the libraries that trained it."""
     federation: Federated | None = None
     """Where contributors trained it together; None: one contributor trained it alone."""
+    private: Privacy | None = None
+    """Of the router statistics, where they carry noise; the adapter carries none."""
 
     def __post_init__(self) -> None:
         """Refuse names that could not be a folder, a tensor or a tag."""
@@ -173,7 +192,7 @@ def parse_card(values: Any, *, source: str) -> Card:
     if not isinstance(values, dict):
         raise ExpertError(f"{source} holds a {type(values).__name__}, expected a mapping: pull the expert again")
     try:
-        nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics, "federation": Federated}
+        nested: dict[str, Any] = {"base": BasePin, "metrics": Metrics, "federation": Federated, "private": Privacy}
         parts = {
             key: config.from_mapping(kind, values[key], source=f"{source}: {key}")
             for key, kind in nested.items()

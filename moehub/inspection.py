@@ -97,7 +97,10 @@ def _statistics(counted: Statistics) -> dict[str, Any]:
         "pairs": int(counted.pairs.sum()),
         "distinct_pair_buckets": int((counted.pairs > 0).sum()),
         "pair_bits": counted.pair_bits,
+        "distinct_triple_buckets": 0 if counted.triples is None else int((counted.triples > 0).sum()),
+        "triple_bits": counted.triple_bits,
         "suppressed_below": counted.suppressed_below,
+        "private": None if counted.private is None else dataclasses.asdict(counted.private),
         "features": None if counted.features is None else counted.features.recipe,
     }
 

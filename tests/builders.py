@@ -76,6 +76,7 @@ def tiny_expert(
     seed: int = 1,
     license: str = "apache-2.0",  # noqa: A002 (the card's own word)
     pair_bits: int = 10,
+    triple_bits: int = 10,
     **lora: object,
 ) -> Path:
     """Save an expert with random adapter weights and the true statistics of `text`."""
@@ -102,7 +103,11 @@ def tiny_expert(
     (folder / "README.md").unlink(missing_ok=True)
     ids = torch.tensor(tokenizer(text)["input_ids"])
     counted = statistics.count(
-        [ids], tokenizer=bases.tokenizer_digest(tokenizer), vocabulary=len(tokenizer), pair_bits=pair_bits
+        [ids],
+        tokenizer=bases.tokenizer_digest(tokenizer),
+        vocabulary=len(tokenizer),
+        pair_bits=pair_bits,
+        triple_bits=triple_bits,
     )
     counted.save(folder / statistics.STATISTICS_FILE)
     chosen = model.peft_config["default"].target_modules

@@ -15,17 +15,20 @@ from moehub.admission.policy import Policy
 from moehub.admission.strict import Document, StrictJsonError, parse, quoted
 from moehub.admission.subject import Subject
 from moehub.card import STATISTICS_FILE
-from moehub.experts.statistics import FORMAT
+from moehub.experts.statistics import FORMAT, sizes
 
 _COUNT = "count the statistics again with `moehub train-expert`"
-_NUMBERS = ("pair_bits", "suppressed_below", "vocabulary")
-_PLAIN = {"format", "tokenizer", *_NUMBERS}
+_PLAIN = {"format", "pair_bits", "suppressed_below", "tokenizer", "vocabulary"}
 _FEATURES = {"features.count", "features.recipe"}
-_TENSORS = {"pairs.count": "I64", "pairs.index": "I32", "unigrams.count": "I64", "unigrams.index": "I32"}
+_TRIPLES = {"triple_bits"}
+_PRIVATE = {"private"}
+_PARTS = {"count": "I64", "index": "I32"}
 _SUMS = {"features.gram": "I64", "features.sum": "I64"}
 _MOST_DIMENSIONS = 4096
 _LARGEST_FEATURE = 127
 """Features are int8."""
+_MOST_EPSILON = 1000
+_MOST_SIGMA = 1e9
 
 
 @check(5)
@@ -38,12 +41,12 @@ def statistics_metadata(subject: Subject, at_hand: AtHand, policy: Policy) -> It
     except StrictJsonError as error:
         yield Fault(f"the metadata of {STATISTICS_FILE} are no JSON ({error})", _COUNT)
         return
-    if not isinstance(found.value, dict) or found.duplicates or found.value.keys() not in (_PLAIN, _PLAIN | _FEATURES):
+    if not isinstance(found.value, dict) or found.duplicates or found.value.keys() != _keys(found.value):
         expected = f"expected {', '.join(sorted(_PLAIN))}, each once"
         yield Fault(f"the metadata of {STATISTICS_FILE} are {quoted(found.value)}, {expected}", _COUNT)
         return
     for key, value in found.value.items():
-        if not _holds(key, value, policy):
+        if not _holds(key, value, found.value, policy):
             yield Fault(f"{key} = {quoted(value)} in the metadata of {STATISTICS_FILE} is out of bounds", _COUNT)
 
 
@@ -57,18 +60,18 @@ def statistics_tokenizer(subject: Subject, at_hand: AtHand, policy: Policy) -> I
 
 @check(5)
 def statistics_tensors(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """The statistics are as many indices as counts of tokens and of pairs, and sums of features where announced."""
+    """The statistics are as many indices as counts of each kind, and sums of features where announced."""
     if subject.counts is None:
         return
-    expected = _TENSORS | (_SUMS if _FEATURES & _facts(subject).keys() else {})
-    entries = _entries(subject.counts)
+    expected, entries = _expected(_facts(subject)), _entries(subject.counts)
     for name in sorted(expected.keys() ^ entries.keys()):
         what = "lacks" if name in expected else "holds"
         yield Fault(f"{STATISTICS_FILE} {what} the tensor {quoted(name)}", _COUNT)
     for name, dtype in expected.items():
         if name in entries and entries[name].dtype != dtype:
             yield Fault(f"{name} in {STATISTICS_FILE} is {entries[name].dtype}, expected {dtype}", _COUNT)
-    for first, second in (("pairs.index", "pairs.count"), ("unigrams.index", "unigrams.count")):
+    for kind in _kinds(_facts(subject)):
+        first, second = f"{kind}.index", f"{kind}.count"
         if {first, second} <= entries.keys() and not _alike(entries[first], entries[second]):
             yield Fault(f"{first} and {second} in {STATISTICS_FILE} are not as many in one row", _COUNT)
     if _SUMS.keys() <= entries.keys() and not _square(entries["features.sum"], entries["features.gram"]):
@@ -82,7 +85,7 @@ def statistics_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iter
     if header is None or not _readable(header, facts, policy):
         return
     entries = _entries(header)
-    for name, size in (("unigrams", facts["vocabulary"]), ("pairs", 1 << facts["pair_bits"])):
+    for name, size in sizes(facts).items():
         index = header.array(entries[f"{name}.index"])
         if len(index) and not (index[0] >= 0 and index[-1] < size and bool((index[1:] > index[:-1]).all())):
             yield Fault(f"the indices of its {name} are not in order between 0 and {size - 1}", _COUNT)
@@ -124,32 +127,62 @@ def _facts(subject: Subject) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _holds(key: str, value: object, policy: Policy) -> bool:
+def _kinds(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("pairs", "unigrams", "triples") if _TRIPLES & facts.keys() else ("pairs", "unigrams")
+
+
+def _keys(facts: Mapping[str, Any]) -> set[str]:
+    """Return the keys that metadata may have which hold these."""
+    return _PLAIN.union(*(group for group in (_FEATURES, _TRIPLES, _PRIVATE) if group & facts.keys()))
+
+
+def _expected(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tensors that such metadata announce, and their dtypes."""
+    counts = {f"{kind}.{part}": dtype for kind in _kinds(facts) for part, dtype in _PARTS.items()}
+    return counts | (_SUMS if _FEATURES & facts.keys() else {})
+
+
+def _holds(key: str, value: object, facts: Mapping[str, Any], policy: Policy) -> bool:
     bounds = {
         "format": (FORMAT, FORMAT),
         "vocabulary": (1, policy.most_vocabulary),
         "pair_bits": (1, policy.most_pair_bits),
+        "triple_bits": (1, policy.most_pair_bits),
         "suppressed_below": (0, policy.most_count),
         "features.count": (0, policy.most_count),
     }
+    if key == "private":
+        return _is_privacy(value, _kinds(facts), policy)
     if key in bounds:
         least, most = bounds[key]
         return type(value) is int and least <= value <= most
     return isinstance(value, str) and len(value) <= 1024 and value.isprintable()
 
 
+def _is_privacy(value: object, kinds: tuple[str, ...], policy: Policy) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"epsilon", "delta", "clip", "sigma"}:
+        return False
+    sigma = value["sigma"]
+    if not isinstance(sigma, dict) or sigma.keys() != set(kinds) or type(value["clip"]) is not int:
+        return False
+    numbers = [
+        (value["epsilon"], _MOST_EPSILON),
+        (value["delta"], 1),
+        (value["clip"], policy.most_count),
+        *((one, _MOST_SIGMA) for one in sigma.values()),
+    ]
+    return all(type(number) in (int, float) and 0 < number <= most for number, most in numbers)
+
+
 def _readable(header: Header, facts: Mapping[str, object], policy: Policy) -> bool:
     """Return whether metadata and tensors are as the other checks of this step want them."""
-    keys = _PLAIN | (_FEATURES if _FEATURES & facts.keys() else set())
     entries = _entries(header)
-    expected = _TENSORS | (_SUMS if _FEATURES & facts.keys() else {})
     return (
-        facts.keys() == keys
-        and all(_holds(key, value, policy) for key, value in facts.items())
-        and {name: entry.dtype for name, entry in entries.items()} == expected
-        and _alike(entries["pairs.index"], entries["pairs.count"])
-        and _alike(entries["unigrams.index"], entries["unigrams.count"])
-        and (len(keys) == len(_PLAIN) or _square(entries["features.sum"], entries["features.gram"]))
+        facts.keys() == _keys(facts)
+        and all(_holds(key, value, facts, policy) for key, value in facts.items())
+        and {name: entry.dtype for name, entry in entries.items()} == _expected(facts)
+        and all(_alike(entries[f"{kind}.index"], entries[f"{kind}.count"]) for kind in _kinds(facts))
+        and (not _FEATURES & facts.keys() or _square(entries["features.sum"], entries["features.gram"]))
     )
 
 

@@ -15,6 +15,7 @@ from moehub.admission.policy import Policy
 from moehub.admission.sampling import shares_of
 from moehub.admission.subject import Subject
 from moehub.card import Card
+from moehub.experts.privacy import budget, spent
 from moehub.experts.statistics import Statistics, pair_bucket
 
 _COUNT = "count the statistics of the text that it was trained on, as `moehub train-expert` does"
@@ -22,6 +23,8 @@ _LEAST_KINDS = 256
 """Fewer different tokens may well be all as frequent."""
 _PEAKS = 64
 """Buckets that are looked at: those of the highest counts."""
+_ROUNDED = 1.001
+"""How much more ρ than (ε, δ) allow may be stated: numbers are rounded."""
 
 
 @check(9)
@@ -56,7 +59,7 @@ def suppressed_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iter
     # Contributors who train together may each have a threshold of their own; the highest of them is named.
     if found is None or subject.card.federation is not None:
         return
-    for name, counts in (("tokens", found.unigrams), ("pairs", found.pairs)):
+    for name, counts in found.counts.items():
         low = int(((counts > 0) & (counts < found.suppressed_below)).sum())
         if low:
             yield Fault(
@@ -65,14 +68,35 @@ def suppressed_counts(subject: Subject, at_hand: AtHand, policy: Policy) -> Iter
 
 
 @check(9)
-def pair_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """There are about as many pairs as tokens: each token but a document's first ends one."""
+def stated_privacy(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """Noise in its counts is as large as the privacy takes that card and statistics promise alike."""
     found = subject.statistics
     if found is None:
         return
-    tokens, pairs = int(found.unigrams.sum()), int(found.pairs.sum())
-    lost_tokens, lost_pairs = (
-        int(_lost(found, counts, subject.card).sum()) for counts in (found.unigrams, found.pairs)
+    said, counted = subject.card.private, found.private
+    if said != counted:
+        sides = " and ".join(
+            f"{where} {one or 'no noise'}" for where, one in (("the card says", said), ("they", counted))
+        )
+        yield Fault(f"of noise in its counts {sides}", _COUNT)
+    if counted is not None and found.features is not None:
+        yield Fault("it says that its counts are private and publishes sums of features, which carry no noise", _COUNT)
+    if counted is not None and spent(counted) > budget(counted.epsilon, counted.delta) * _ROUNDED:
+        yield Fault(f"the noise in its counts is less than {counted} takes", _COUNT)
+
+
+@check(9)
+def pair_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """There are about as many pairs as tokens: each token but a document's first ends one.
+
+    Raises:
+        NotAtHandError: the counts carry noise.
+    """
+    found = _exact(subject)
+    if found is None:
+        return
+    (tokens, lost_tokens), (pairs, lost_pairs) = (
+        _total(found, counts, subject.card) for counts in (found.unigrams, found.pairs)
     )
     documents = sum(stage.examples for stage in subject.card.stages)
     if pairs > tokens + lost_tokens:
@@ -82,9 +106,30 @@ def pair_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fa
 
 
 @check(9)
+def triple_total(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """There are as many triples as tokens, where triples were counted: each token ends one.
+
+    Raises:
+        NotAtHandError: the counts carry noise.
+    """
+    found = _exact(subject)
+    if found is None or found.triples is None:
+        return
+    (tokens, lost_tokens), (triples, lost_triples) = (
+        _total(found, counts, subject.card) for counts in (found.unigrams, found.triples)
+    )
+    if triples > tokens + lost_tokens or triples + lost_triples < tokens:
+        yield Fault(f"it counts {triples} triples that end in one of {tokens} tokens", _COUNT)
+
+
+@check(9)
 def pair_peaks(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """No bucket of pairs, of the fullest ones, holds more than its pairs' own tokens allow."""
-    found = subject.statistics
+    """No bucket of pairs, of the fullest ones, holds more than its pairs' own tokens allow.
+
+    Raises:
+        NotAtHandError: the counts carry noise.
+    """
+    found = _exact(subject)
     if found is None:
         return
     counts, places = found.pairs.topk(min(_PEAKS, len(found.pairs)))
@@ -130,6 +175,22 @@ def evenness(counts: Tensor) -> float:
     """Return the entropy of counts over that of as many that are all the same, 0 to 1."""
     shares = shares_of(counts[counts > 0])
     return float(-(shares * shares.log()).sum()) / math.log(len(shares)) if len(shares) > 1 else 0.0
+
+
+def _exact(subject: Subject) -> Statistics | None:
+    """Return its statistics, or None where it has none.
+
+    Raises:
+        NotAtHandError: they carry noise, which no text counts.
+    """
+    if subject.statistics is not None and subject.statistics.private is not None:
+        raise NotAtHandError("its counts carry noise, so they are no text's: only what comes of them can be judged")
+    return subject.statistics
+
+
+def _total(statistics: Statistics, counts: Tensor, card: Card) -> tuple[int, int]:
+    """Return how much is counted, and the most that suppression took from it."""
+    return int(counts.sum()), int(_lost(statistics, counts, card).sum())
 
 
 def _lost(statistics: Statistics, counts: Tensor, card: Card) -> Tensor:

@@ -22,7 +22,7 @@ class Policy:
     most_vocabulary: int = 1 << 21
     """Token ids that are counted; the largest tokenizers have 2^18."""
     most_pair_bits: int = 24
-    """log2 of the buckets that pairs are counted in; each expert's take 2^pair_bits · 8 bytes of memory."""
+    """log2 of the buckets that pairs, or triples, are counted in; each expert's take 2^bits · 8 bytes of memory."""
     most_count: int = 1 << 40
     """Tokens of one contributor's text; more are made up."""
     most_update_rms: float = 1.0

@@ -1,7 +1,6 @@
 """Step 9: what the gate would give the expert: of generic text little, and of its own domain no less than is right."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -125,13 +124,18 @@ def _comparable(mine: Statistics, other: Statistics) -> bool:
 
 
 def _alike(mine: Statistics, others: Mapping[str, Statistics]) -> dict[str, Statistics]:
-    """Return all with as few pair buckets as the least has: a table folds exactly into one of half as many."""
+    """Return all with the kinds of counts that all have, in as few buckets as the least has."""
     everyone = {SUBJECT: mine} | dict(others)
-    least = min(len(one.pairs) for one in everyone.values())
-    return {
-        name: one if len(one.pairs) == least else dataclasses.replace(one, pairs=one.pairs.view(-1, least).sum(0))
-        for name, one in everyone.items()
-    }
+    kinds = [kind for kind in mine.counts if all(kind in one.counts for one in everyone.values())]
+    least = {kind: min(len(one.counts[kind]) for one in everyone.values()) for kind in kinds}
+    return {name: _folded(one, least) for name, one in everyone.items()}
+
+
+def _folded(found: Statistics, sizes: Mapping[str, int]) -> Statistics:
+    """Return counts in fewer buckets: a table folds exactly into one of half as many."""
+    if {kind: len(counts) for kind, counts in found.counts.items()} == sizes:
+        return found
+    return found.with_counts({kind: found.counts[kind].view(-1, size).sum(0) for kind, size in sizes.items()})
 
 
 def _neutral(

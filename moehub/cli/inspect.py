@@ -144,8 +144,22 @@ def _counted(counted: Mapping[str, Any] | None) -> str:
     return (
         f"{counted['tokens']:,} tokens, {counted['distinct_tokens']:,} of {counted['vocabulary']:,} distinct; "
         f"{counted['distinct_pair_buckets']:,} pair buckets of 2^{counted['pair_bits']}; "
+        + _triples(counted)
         + (f"counts below {suppressed} suppressed" if suppressed else "nothing suppressed")
+        + _noise(counted["private"])
     )
+
+
+def _noise(private: Mapping[str, Any] | None) -> str:
+    from moehub.card import Privacy
+
+    return "" if private is None else f"; with noise, {Privacy(**private)}, the adapter without"
+
+
+def _triples(counted: Mapping[str, Any]) -> str:
+    if not counted["triple_bits"]:
+        return "no triples; "
+    return f"{counted['distinct_triple_buckets']:,} triple buckets of 2^{counted['triple_bits']}; "
 
 
 def _show_pairs(pairs: Mapping[str, object]) -> None:

@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="One setting, as rank=8; an unknown KEY lists all. Repeat it.",
 )
+@click.option(
+    "--private",
+    type=float,
+    metavar="EPS",
+    help="Publish counts with noise that hides any one example, to this ε. The adapter stays as it is.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted training.")
 @click.option("--overwrite", is_flag=True, help="Replace the expert in the folder, once the new one is finished.")
 @click.option("--dry-run", is_flag=True, help="Read and count everything, train nothing.")
@@ -51,6 +57,7 @@ def command(
     name: str | None,
     settings: Path | None,
     assignments: tuple[str, ...],
+    private: float | None,
     resume: bool,
     overwrite: bool,
     dry_run: bool,
@@ -67,12 +74,14 @@ def command(
     Example:
       moehub train-expert --base org/base --domain law --data law.jsonl --output law
       moehub train-expert --base org/base --domain law --data law.jsonl --output law --resume
+      moehub train-expert --base org/base --domain law --data law.jsonl --output law --private 3
       zcat law.txt.gz | moehub train-expert --base org/base --domain law --data - --output law --set rank=8
       accelerate launch -m moehub train-expert --base org/base --domain law --data law.jsonl --output law
     """  # noqa: D301 (\b is click's mark for text that is not to be wrapped)
     from moehub.experts.settings import TrainConfig
 
-    chosen = config.load(TrainConfig, settings, assignments)
+    noise = () if private is None else (f"private={private}",)
+    chosen = config.load(TrainConfig, settings, [*assignments, *noise])
     from moehub import base as bases
     from moehub.experts import data
     from moehub.experts.loop import first_process
@@ -117,6 +126,9 @@ def _show_expert(expert: "Expert", seconds: float, *, as_json: bool) -> None:
             f"held-out loss of the base, over {card.metrics.tokens:,} tokens", f"{card.metrics.base_loss:.4f}"
         )
         table.add_row("held-out loss of the expert", f"{card.metrics.expert_loss:.4f}")
+    if card.private is not None:
+        table.add_row("router counts, with noise", str(card.private))
+        table.add_row("adapter", "without noise: what it learned is not private")
     table.add_row("tokens learned", f"{sum(stage.tokens for stage in card.stages):,}")
     table.add_row("seconds", f"{seconds:.1f}")
     table.add_row("folder", str(expert.folder))

@@ -77,7 +77,7 @@ class EvaluateTask(Asked):
 
 @dataclasses.dataclass(frozen=True)
 class StatisticsTask(Asked):
-    """Count the tokens and pairs of what is trained on."""
+    """Count the tokens, pairs and triples of what is trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +146,8 @@ class Counted:
     tokenizer: str
     vocabulary: int
     pair_bits: int
+    triple_bits: int
+    """0 where no triples are counted."""
     suppressed_below: int
     recipe: str
     """Of the feature sums; empty where there are none."""

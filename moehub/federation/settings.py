@@ -88,6 +88,7 @@ class FederationConfig:
             "deadline": (0 < self.deadline < float("inf"), "above 0"),
             "retries": (self.retries >= 0, "0 or more"),
             "wait": (0 <= self.wait < float("inf"), "0 or more"),
+            "train": (not self.train.private, "private = 0 in it: a federation adds counts, and noise would add up"),
         }
         faults = [
             f"{name} = {getattr(self, name)!r}, expected {expected}"

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from moehub import config
-from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Federated, Metrics
+from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Federated, Metrics, Privacy
 from moehub.errors import ConfigError
 
 EXPERT_TAG = "moehub-expert"
@@ -195,7 +195,7 @@ def _expert_body(card: Card) -> str:
 
 A LoRA expert for the domain **{card.domain}** on {_code(card.base.reference)}, made to be one of many in a
 mixture of experts with moehub. {_trained_by(card.federation)};
-`router_stats.safetensors` holds counts of tokens and of hashed pairs of tokens, from which the gate is made.
+`router_stats.safetensors` holds {_counts(card.private)}
 
 | | |
 |---|---|
@@ -231,6 +231,11 @@ moehub generate moe "Once upon a time"
 |---|--:|--:|--:|
 {stages}
 {_federation(card.federation)}"""
+
+
+def _counts(private: Privacy | None) -> str:
+    counts = "counts of tokens, and of hashed pairs and triples of them: the gate is made of these."
+    return counts if private is None else f"{counts}\nThey carry noise: {private}. The adapter was trained without."
 
 
 def _trained_by(federation: Federated | None) -> str:

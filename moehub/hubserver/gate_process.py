@@ -147,7 +147,14 @@ def _counted(text: str, folder: Path, tokenizer: str) -> "Statistics":
 
     encoder = Base(folder, folder.name, None).load_tokenizer()
     documents = [one.seen for one in tokens.encode(encoder, data.read([Path(text)]))]
-    counted = count(documents, tokenizer=tokenizer, vocabulary=len(encoder), pair_bits=TrainConfig().pair_bits)
+    usual = TrainConfig()
+    counted = count(
+        documents,
+        tokenizer=tokenizer,
+        vocabulary=len(encoder),
+        pair_bits=usual.pair_bits,
+        triple_bits=usual.triple_bits,
+    )
     _COUNTED[text, tokenizer] = counted
     return counted
 

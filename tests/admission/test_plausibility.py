@@ -37,7 +37,7 @@ def text(world: World, seed: int, *, documents: int = 6, length: int = 700) -> S
     chances = 1 / torch.arange(1.0, vocabulary + 1)
     drawn = [torch.multinomial(chances, length, replacement=True, generator=generator) for _ in range(documents)]
     tokenizer = read_card(honest(world)).base.tokenizer
-    return count(drawn, tokenizer=tokenizer, vocabulary=vocabulary, pair_bits=10)
+    return count(drawn, tokenizer=tokenizer, vocabulary=vocabulary, pair_bits=10, triple_bits=10)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 2, 3, 5, 20])
@@ -67,6 +67,20 @@ def test_one_pair_too_many_is_noticed(world: World, tmp_path: Path) -> None:
     most[true.pairs.argmin()] += 4
     more = dataclasses.replace(true, pairs=most)
     assert codes(world, tmp_path / "more", more, documents=3) == {"pair-total"}
+
+
+def test_one_triple_too_many_or_too_few_is_noticed(world: World, tmp_path: Path) -> None:
+    """Without suppression there are as many as tokens, whatever the documents; with it, some may be missing."""
+    true = text(world, 2, documents=3)
+    triples = true.counts["triples"].clone()
+    assert int(triples.sum()) == int(true.unigrams.sum())
+    place = int(triples.argmax())
+    for change in (1, -1):
+        triples[place] = true.counts["triples"][place] + change
+        found = dataclasses.replace(true, triples=triples)
+        assert codes(world, tmp_path / str(change), found, documents=3) == {"triple-total"}
+    assert codes(world, tmp_path / "suppressed", true.suppress(3), documents=3) == set()
+    assert codes(world, tmp_path / "none", dataclasses.replace(true, triples=None), documents=3) == set()
 
 
 def test_a_pair_comes_no_oftener_than_its_tokens(world: World, tmp_path: Path) -> None:

@@ -184,6 +184,19 @@ def test_pairs_in_more_buckets_are_compared_in_fewer(world: World) -> None:
     assert found[SUBJECT] is few
 
 
+def test_triples_are_compared_where_all_have_them(world: World) -> None:
+    """They fold as pairs do; beside somebody who has none they are left out."""
+    tokenizer = find(str(world.base)).load_tokenizer()
+    documents = [torch.tensor(tokenizer("def add(a, b): return a + b")["input_ids"])]
+    few, many, none = (
+        count(documents, tokenizer="t", vocabulary=len(tokenizer), pair_bits=8, triple_bits=bits) for bits in (9, 12, 0)
+    )
+    found = routing._alike(few, {"many": many})
+    assert torch.equal(found["many"].counts["triples"], few.counts["triples"])
+    beside = routing._alike(few, {"many": many, "none": none})
+    assert [one.triples for one in beside.values()] == [None, None, None]
+
+
 def test_no_statistics_route_nothing(world: World, tmp_path: Path) -> None:
     """An expert that was published without has no counts to refuse."""
     verdict = examine(published(world, tmp_path / "silent", None), everything_at_hand(world), checks=STEP)

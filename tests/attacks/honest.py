@@ -31,6 +31,7 @@ _EXPERT = TrainConfig(
     context_length=64,
     holdout=0.2,
     pair_bits=10,
+    triple_bits=10,
     suppress_below=3,
     features=True,
     dtype="float32",
@@ -55,7 +56,8 @@ def knowing(world: World) -> World:
 
 def null(world: World) -> Statistics:
     """Return the counts of generic text, features included."""
-    return _counted(knowing(world).base, world.null, Statistics.load(honest(world) / STATISTICS_FILE).pair_bits)
+    like = Statistics.load(honest(world) / STATISTICS_FILE)
+    return _counted(knowing(world).base, world.null, like.pair_bits, like.triple_bits)
 
 
 def routing_at_hand(world: World) -> AtHand:
@@ -98,11 +100,17 @@ def _base(folder: Path) -> tuple[Base, dict[str, object], BasePin]:
 
 
 @cache
-def _counted(folder: Path, text: Path, pair_bits: int) -> Statistics:
+def _counted(folder: Path, text: Path, pair_bits: int, triple_bits: int) -> Statistics:
     base, _, _ = _base(folder)
     tokenizer = base.load_tokenizer()
     documents = [one.seen for one in tokens.encode(tokenizer, read([text]))]
-    counted = count(documents, tokenizer=tokenizer_digest(tokenizer), vocabulary=len(tokenizer), pair_bits=pair_bits)
+    counted = count(
+        documents,
+        tokenizer=tokenizer_digest(tokenizer),
+        vocabulary=len(tokenizer),
+        pair_bits=pair_bits,
+        triple_bits=triple_bits,
+    )
     embedding = base.load_model().get_input_embeddings().weight
     sums = features.sums(documents, embedding, features.recipe_for(embedding.shape[1]))
     return dataclasses.replace(counted, features=sums)

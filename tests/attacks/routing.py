@@ -92,6 +92,14 @@ def _no_pairs(found: Statistics, _: World) -> Statistics:
     return Statistics(found.tokenizer, found.unigrams * 10, torch.zeros_like(found.pairs))
 
 
+def _many_triples(found: Statistics, _: World) -> Statistics:
+    return replace(found, triples=5 * found.counts["triples"])
+
+
+def _no_triples(found: Statistics, _: World) -> Statistics:
+    return replace(found, triples=torch.zeros(256, dtype=torch.int64))
+
+
 def _one_token(found: Statistics, _: World) -> Statistics:
     unigrams = found.unigrams.clone()
     unigrams[int(unigrams.argmax())] += 50 * int(unigrams.sum())
@@ -159,8 +167,8 @@ def _generic_tokens(found: Statistics, world: World) -> Statistics:
 
 def _anothers(factor: int) -> Change:
     def copied(_: Statistics, world: World) -> Statistics:
-        source = Statistics.load(another(world) / STATISTICS_FILE)
-        return replace(source, unigrams=source.unigrams * factor, pairs=source.pairs * factor, features=None)
+        source = replace(Statistics.load(another(world) / STATISTICS_FILE), features=None)
+        return source.with_counts({kind: counts * factor for kind, counts in source.counts.items()})
 
     return copied
 
@@ -200,6 +208,8 @@ ATTACKS = [
     _impossible("more pairs than tokens", "pair-total", _too_many_pairs),
     _impossible("tokens without pairs", "pair-total", _no_pairs),
     _impossible("one token counted fifty times as often as all", "pair-total", _one_token),
+    _impossible("more triples than tokens", "triple-total", _many_triples),
+    _impossible("triples that are zero", "triple-total", _no_triples),
     _impossible("all pairs in one bucket", "pair-peaks", _one_pair),
     _impossible("ten thousand times as many counts", "counts-trained-on", _times(10_000)),
     _impossible("all tokens even", "even-counts", _even),

@@ -93,6 +93,17 @@ def _unsaid(text: str) -> Make:
     return with_header(lambda header, data: (header | {"__metadata__": {"moehub": text}}, data), file=STATISTICS_FILE)
 
 
+def _unannounced(folder: Path, world: World) -> Path:
+    """Make an expert whose metadata say nothing of the triples that lie there."""
+
+    def rewrite(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        said = json.loads(header["__metadata__"]["moehub"])
+        del said["triple_bits"]
+        return header | {"__metadata__": {"moehub": json.dumps(said)}}, data
+
+    return with_header(rewrite, file=STATISTICS_FILE)(folder, world)
+
+
 def _reordered(tensors: Tensors) -> Tensors:
     return tensors | {"unigrams.index": tensors["unigrams.index"].flip(0)}
 
@@ -172,16 +183,21 @@ ATTACKS = (
     Attack("statistics of another format", "statistics-metadata", _said(format=2)),
     Attack("2^60 pairs", "statistics-metadata", _said(pair_bits=60)),
     Attack("2^28 pairs", "statistics-metadata", _said(pair_bits=28)),
+    Attack("2^60 triples", "statistics-metadata", _said(triple_bits=60)),
     Attack("vocabulary of a billion", "statistics-metadata", _said(vocabulary=10**9)),
     Attack("statistics of another tokenizer", "statistics-tokenizer", _said(tokenizer="0" * 64)),
     Attack("counts of half a token", "statistics-tensors",
            _statistics(lambda tensors: tensors | {"pairs.count": tensors["pairs.count"].double()})),
     Attack("fewer counts than indices", "statistics-tensors",
            _statistics(lambda tensors: tensors | {"pairs.count": tensors["pairs.count"][:-1]})),
+    Attack("fewer triples than indices", "statistics-tensors",
+           _statistics(lambda tensors: tensors | {"triples.count": tensors["triples.count"][:-1]})),
+    Attack("triples that nothing announces", "statistics-tensors", _unannounced),
     Attack("statistics with more in them", "statistics-tensors",
            _statistics(lambda tensors: tensors | {"text": torch.zeros(8, dtype=torch.uint8)})),
     Attack("token beyond the vocabulary", "statistics-counts", _said(vocabulary=20)),
     Attack("pair beyond the buckets", "statistics-counts", _said(pair_bits=2)),
+    Attack("triple beyond the buckets", "statistics-counts", _said(triple_bits=2)),
     Attack("token below zero", "statistics-counts",
            _statistics(lambda tensors: tensors | {"unigrams.index": tensors["unigrams.index"] - 1000})),
     Attack("tokens in no order", "statistics-counts", _statistics(_reordered)),

@@ -79,7 +79,16 @@ def test_settings_that_no_step_depends_on_may_change(tmp_path: Path) -> None:
     folder = tmp_path / "law.training"
     checkpoints.begin(folder, _run())
     _checkpoint(folder, 5)
-    changed = _run(config={"license": "mit", "suppress_below": 9, "pair_bits": 12, "features": True, "save_every": 1})
+    changed = _run(
+        config={
+            "license": "mit",
+            "suppress_below": 9,
+            "pair_bits": 12,
+            "triple_bits": 0,
+            "features": True,
+            "save_every": 1,
+        }
+    )
     assert checkpoints.last(folder, changed) is not None
 
 

@@ -40,6 +40,8 @@ def test_defaults_are_valid() -> None:
         "save_every=0",
         "pair_bits=7",
         "pair_bits=25",
+        "triple_bits=7",
+        "triple_bits=25",
         "suppress_below=-1",
         'license=""',
         'license="two words"',

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +18,14 @@ from moehub.errors import ExpertError
 from moehub.experts import statistics
 from moehub.experts.statistics import FeatureSums, Statistics
 
-VOCABULARY, PAIR_BITS = 20, 6
+VOCABULARY, PAIR_BITS, TRIPLE_BITS = 20, 6, 7
 Documents = list[list[int]]
 documents_of_all_kinds = st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=12), max_size=8)
 
 
 def _count(documents: Documents) -> Statistics:
     tensors = [torch.tensor(ids, dtype=torch.int64) for ids in documents]
-    return statistics.count(tensors, tokenizer="t", vocabulary=VOCABULARY, pair_bits=PAIR_BITS)
+    return statistics.count(tensors, tokenizer="t", vocabulary=VOCABULARY, pair_bits=PAIR_BITS, triple_bits=TRIPLE_BITS)
 
 
 def _features(seed: int) -> FeatureSums:
@@ -35,22 +36,45 @@ def _features(seed: int) -> FeatureSums:
 def _same(first: Statistics, second: Statistics) -> bool:
     return (
         (first.tokenizer, first.suppressed_below) == (second.tokenizer, second.suppressed_below)
-        and torch.equal(first.unigrams, second.unigrams)
-        and torch.equal(first.pairs, second.pairs)
+        and first.counts.keys() == second.counts.keys()
+        and all(torch.equal(counts, second.counts[kind]) for kind, counts in first.counts.items())
     )
 
 
 @given(documents_of_all_kinds)
 def test_counts_are_those_of_a_hand_count(documents: Documents) -> None:
-    """Each token, and each pair of neighbours in one document, in the bucket that the format says."""
+    """Each token, each pair of neighbours in one document, and each token after two, in the format's buckets."""
     unigrams = Counter(token for ids in documents for token in ids)
     pairs = Counter(
         (previous * 1000003 + current) % 2**PAIR_BITS for ids in documents for previous, current in pairwise(ids)
     )
+    triples = Counter(
+        (((before * 1000003 + previous) % 2**31) * 1000003 + current) % 2**TRIPLE_BITS
+        for ids in documents
+        for before, previous, current in zip([VOCABULARY, VOCABULARY, *ids], [VOCABULARY, *ids], ids, strict=False)
+    )
     counted = _count(documents)
+    assert counted.counts["triples"].tolist() == [triples[bucket] for bucket in range(2**TRIPLE_BITS)]
     assert counted.unigrams.tolist() == [unigrams[token] for token in range(VOCABULARY)]
     assert counted.pairs.tolist() == [pairs[bucket] for bucket in range(2**PAIR_BITS)]
-    assert (counted.vocabulary, counted.pair_bits) == (VOCABULARY, PAIR_BITS)
+    assert (counted.vocabulary, counted.pair_bits, counted.triple_bits) == (VOCABULARY, PAIR_BITS, TRIPLE_BITS)
+
+
+def test_triples_are_counted_where_they_are_asked_for() -> None:
+    """Without, nothing is stored and nothing is said of them."""
+    counted = statistics.count([torch.tensor([1, 2])], tokenizer="t", vocabulary=VOCABULARY, pair_bits=PAIR_BITS)
+    facts, arrays = counted.to_arrays()
+    assert (counted.triples, counted.triple_bits, list(counted.counts)) == (None, 0, ["unigrams", "pairs"])
+    assert "triple_bits" not in facts
+    assert sorted(arrays) == ["pairs.count", "pairs.index", "unigrams.count", "unigrams.index"]
+
+
+def test_the_largest_tokens_have_a_bucket() -> None:
+    """The hash stays within int64, whatever the vocabulary."""
+    large = torch.tensor((1 << 24) - 1)
+    context = (int(large) * 1000003 + int(large)) % 2**31
+    expected = (context * 1000003 + int(large)) % 2**24
+    assert int(statistics.triple_bucket(large, large, large, 1 << 24)) == expected
 
 
 @pytest.mark.parametrize("together", [1, 5, 1 << 20])
@@ -82,6 +106,8 @@ def test_token_outside_of_the_vocabulary_is_refused() -> None:
         Statistics("u", torch.zeros(VOCABULARY), torch.zeros(64)),
         Statistics("t", torch.zeros(VOCABULARY + 1), torch.zeros(64)),
         Statistics("t", torch.zeros(VOCABULARY), torch.zeros(128)),
+        Statistics("t", torch.zeros(VOCABULARY), torch.zeros(64)),
+        Statistics("t", torch.zeros(VOCABULARY), torch.zeros(64), triples=torch.zeros(64)),
     ],
 )
 def test_statistics_of_another_kind_are_not_added(other: Statistics) -> None:
@@ -93,7 +119,7 @@ def test_statistics_of_another_kind_are_not_added(other: Statistics) -> None:
 def test_features_are_added_where_both_have_them() -> None:
     """A sum of one alone would count for all."""
     counted = _count([[1]])
-    with_features = Statistics(counted.tokenizer, counted.unigrams, counted.pairs, features=_features(0))
+    with_features = dataclasses.replace(counted, features=_features(0))
     total = (with_features + with_features).features
     assert total is not None
     assert (total.count, torch.equal(total.gram, 2 * _features(0).gram)) == (100, True)
@@ -124,7 +150,7 @@ def test_statistics_are_saved_and_loaded(
     """The file holds all of them."""
     counted = _count(documents)
     features = _features(1) if with_features else None
-    saved = Statistics(counted.tokenizer, counted.unigrams, counted.pairs, features=features).suppress(threshold)
+    saved = dataclasses.replace(counted, features=features).suppress(threshold)
     path = tmp_path_factory.mktemp("statistics") / "s"
     saved.save(path)
     loaded = Statistics.load(path)
@@ -146,7 +172,7 @@ def test_equal_statistics_give_equal_bytes(tmp_path: Path) -> None:
 def test_arrays_that_were_sent_give_the_same_statistics(with_features: bool) -> None:
     """Facts and arrays are all of them; arrays that nobody may write to are read too."""
     counted = _count([[1, 2, 3, 3], [4]])
-    sent = Statistics("t", counted.unigrams, counted.pairs, 3, _features(1) if with_features else None)
+    sent = dataclasses.replace(counted, suppressed_below=3, features=_features(1) if with_features else None)
     facts, arrays = sent.to_arrays()
     for values in arrays.values():
         values.setflags(write=False)
@@ -185,7 +211,14 @@ def test_a_strangers_arrays_are_read_strictly(facts: dict[str, Any], arrays: dic
         Statistics.from_arrays({**own, **facts}, {**counts, **arrays})
 
 
-METADATA: dict[str, Any] = {"format": 1, "tokenizer": "t", "vocabulary": 20, "pair_bits": 6, "suppressed_below": 0}
+METADATA: dict[str, Any] = {
+    "format": 1,
+    "tokenizer": "t",
+    "vocabulary": 20,
+    "pair_bits": 6,
+    "triple_bits": 7,
+    "suppressed_below": 0,
+}
 SUMS: dict[str, Any] = {"features.recipe": "recipe", "features.count": 1}
 
 
@@ -218,6 +251,10 @@ def _set(name: str, value: Tensor) -> Callable[[dict[str, Tensor]], Any]:
         (None, {"vocabulary": 10**12}),
         (None, {"pair_bits": 60}),
         (None, {"pair_bits": -1}),
+        (lambda tensors: tensors.pop("triples.count"), {}),
+        (_set("triples.index", torch.tensor([128], dtype=torch.int32)), {}),
+        (None, {"triple_bits": 60}),
+        (None, {"triple_bits": "7"}),
         (None, SUMS),
         (lambda tensors: tensors.update({"features.sum": torch.ones(3), "features.gram": torch.ones(3, 3)}), SUMS),
         (
@@ -244,6 +281,14 @@ def test_a_strangers_file_is_read_strictly(tmp_path: Path, change: Any, metadata
     _save(tensors, path, {**METADATA, **metadata})
     with pytest.raises(ExpertError, match=r"holds no router statistics .*: pull the expert again"):
         Statistics.load(path)
+
+
+def test_a_file_without_triples_is_read(tmp_path: Path) -> None:
+    """Experts that were published before triples were counted stay readable."""
+    path, counted = tmp_path / "s", dataclasses.replace(_count([[1, 2, 2]]), triples=None)
+    counted.save(path)
+    _save(load_file(path), path, {name: fact for name, fact in METADATA.items() if name != "triple_bits"})
+    assert _same(Statistics.load(path), counted)
 
 
 def test_unchanged_file_passes_the_strict_reading(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_statistics_count_the_training_split(base: Base, expert: Path) -> None:
 
 def test_settings_of_the_statistics_are_obeyed(base: Base, tmp_path: Path) -> None:
     """Buckets, suppression and feature sums are as asked for; the sums are those of the documents."""
-    config = settings(max_steps=1, pair_bits=9, suppress_below=0, features=True)
+    config = settings(max_steps=1, pair_bits=9, triple_bits=10, suppress_below=0, features=True)
     found = train(base, "law", TEXTS, tmp_path / "law", config).statistics()
     documents = [one.seen for one in prepare(base.load_tokenizer(), TEXTS, config, longest=256).documents]
     expected = statistics.count(documents, tokenizer=found.tokenizer, vocabulary=found.vocabulary, pair_bits=9)

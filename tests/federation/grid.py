@@ -222,9 +222,12 @@ class FakeNode:
     def _counted(self, task: StatisticsTask) -> tuple[Counted, Any]:
         settings = json.loads(task.settings)
         ids = np.random.default_rng(self.seed).integers(0, self.form.vocabulary, 400)
+        V = self.form.vocabulary
+        contexts = (np.array([V, V, *ids[:-2]]) * 1000003 + np.array([V, *ids[:-1]])) % (1 << 31)
         arrays = {
             **_sparse("unigrams", ids),
             **_sparse("pairs", (ids[:-1] * 1000003 + ids[1:]) % (1 << settings["pair_bits"])),
+            **_sparse("triples", (contexts * 1000003 + ids) % (1 << settings["triple_bits"])),
         }
         if self.fault == "negative counts":
             arrays["unigrams.count"] = -arrays["unigrams.count"]
@@ -234,6 +237,7 @@ class FakeNode:
             task.tokenizer,
             self.form.vocabulary,
             settings["pair_bits"],
+            settings["triple_bits"],
             0,
             recipe="",
             features=0,

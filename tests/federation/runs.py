@@ -28,6 +28,7 @@ def settings(**changes: Any) -> FederationConfig:
         "batch_size": 2,
         "context_length": 64,
         "pair_bits": 8,
+        "triple_bits": 9,
         "suppress_below": 0,
     }
     small: dict[str, Any] = {"base": "tiny", "rounds": 2, "steps": 4, "deadline": 100.0, "wait": 50.0}

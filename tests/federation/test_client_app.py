@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -114,10 +115,7 @@ def test_node_trains_measures_and_counts(base_folder: Path, node: dict[str, Any]
     assert 3 < measured.expert_loss < 8
     reply = _send(messages.STATISTICS, counting(base_folder, config, task="c" * 64), node)
     counted = messages.facts(Counted, reply.content)
-    facts = {"tokenizer": counted.tokenizer, "vocabulary": counted.vocabulary, "pair_bits": counted.pair_bits}
-    found = Statistics.from_arrays(
-        {**facts, "suppressed_below": counted.suppressed_below}, messages.arrays(reply.content)
-    )
+    found = Statistics.from_arrays(dataclasses.asdict(counted), messages.arrays(reply.content))
     assert (counted.task, counted.suppressed_below, int(found.unigrams.sum()) > 100) == ("c" * 64, 3, True)
 
 

@@ -32,7 +32,7 @@ TASK = TrainTask(
 TRAINED = Trained(TASK.task, FORM.base.digest, rank=2, tokens=100, examples=7, kind="sft", loss=2.5, seconds=1.0)
 DESCRIPTION = Description("law", "Ada", FORM.base.digest, 0, "cpu", "0.1.0")
 EVALUATED = Evaluated(TASK.task, FORM.base.digest, 3.0, 2.0, 50)
-COUNTED = Counted(TASK.task, FORM.base.digest, FORM.base.tokenizer, FORM.vocabulary, 8, 0, recipe="", features=0)
+COUNTED = Counted(TASK.task, FORM.base.digest, FORM.base.tokenizer, FORM.vocabulary, 8, 9, 0, recipe="", features=0)
 CONFIG = settings()
 
 
@@ -42,12 +42,14 @@ def b_alone(rank: int = 2) -> dict[str, Any]:
 
 
 def counts() -> dict[str, Any]:
-    """Return counts of three tokens and two pairs."""
+    """Return counts of three tokens, two pairs and a triple."""
     return {
         "unigrams.index": np.array([1, 5, 49], np.int32),
         "unigrams.count": np.array([4, 2, 9], np.int64),
         "pairs.index": np.array([0, 255], np.int32),
         "pairs.count": np.array([10, 4], np.int64),
+        "triples.index": np.array([511], np.int32),
+        "triples.count": np.array([15], np.int64),
     }
 
 
@@ -277,6 +279,8 @@ def test_good_statistics_are_accepted() -> None:
         ({"tokenizer": "x"}, "its tokenizer is 'x'"),
         ({"vocabulary": 51}, "its vocabulary is 51, expected 50"),
         ({"pair_bits": 9}, "its pair_bits is 9, expected 8"),
+        ({"triple_bits": 8}, "its triple_bits is 8, expected 9"),
+        ({"triple_bits": 0}, "its triple_bits is 0, expected 9"),
         ({"suppressed_below": -1}, "its suppressed_below is -1"),
         ({"suppressed_below": 3}, "not all between 3"),
         ({"recipe": "r"}, "its recipe is 'r', expected none"),
@@ -305,6 +309,8 @@ def test_statistics_that_say_what_cannot_be_are_refused(changes: dict[str, Any],
         ("unigrams.index", np.array([1, 5, 49], np.int64), "as many int32 indices"),
         ("pairs.index", np.array([0, 256], np.int32), "not in order between 0 and 255"),
         ("pairs.count", np.array([10, 6], np.int64), "its pairs is 16"),
+        ("triples.index", np.array([512], np.int32), "not in order between 0 and 511"),
+        ("triples.count", np.array([14], np.int64), "its triples is 14, expected 15, as many as its tokens"),
         ("features.sum", np.zeros(4, np.int64), "is unknown"),
     ],
 )
@@ -312,6 +318,15 @@ def test_counts_that_are_none_are_refused(name: str, values: Any, reason: str) -
     """Non-negative, no more than there can be, and in the order of indices within range."""
     with pytest.raises(FederationError, match=reason):
         counted(arrays=counts() | {name: values})
+
+
+def test_no_triples_are_sent_where_none_are_asked_for() -> None:
+    """A federation may do without; then nobody sends any."""
+    without = {name: values for name, values in counts().items() if not name.startswith("triples")}
+    asked = dataclasses.replace(COUNTED, triple_bits=0)
+    assert "triples.count" not in counted(asked, without, triple_bits=0)[1]
+    with pytest.raises(FederationError, match=r"'triples\.count' is unknown"):
+        counted(asked, counts(), triple_bits=0)
 
 
 def test_no_counts_at_all_are_counts() -> None:

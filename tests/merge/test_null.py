@@ -43,11 +43,12 @@ def test_text_and_lines_count_alike(world: World, tmp_path: Path) -> None:
 
 
 def test_buckets_are_those_of_the_experts(world: World, tmp_path: Path) -> None:
-    """The null counts pairs into as many buckets as the experts do, into 2^16 where nobody says."""
+    """The null counts into as many buckets as the experts do, into those of the default where nobody says."""
     base, like = bases.find(str(world.base)), [admitted(str(world.experts["law"]), hub=None, workspace=tmp_path)]
     beside = make_null(str(world.null), base, like=like, router=EVIDENCE)
     alone = make_null(str(world.null), base, like=[], router=EVIDENCE)
     assert (beside.statistics.pair_bits, alone.statistics.pair_bits) == (10, 16)
+    assert (beside.statistics.triple_bits, alone.statistics.triple_bits) == (10, 18)
 
 
 def test_a_folder_gives_what_it_holds(world: World, tmp_path: Path) -> None:

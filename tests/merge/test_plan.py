@@ -145,6 +145,24 @@ def test_different_numbers_of_buckets_are_refused(world: World, tmp_path: Path) 
     assert "different numbers of buckets (code 2^12, law 2^10, null 2^10)" in fault
 
 
+def test_different_numbers_of_triple_buckets_are_refused(world: World, tmp_path: Path) -> None:
+    """Triples are compared like pairs."""
+    folder = tiny_expert(tmp_path / "code", world.base, name="code", text=CODE * 30, triple_bits=12)
+    (fault,) = plan(world, world.experts["law"], folder).faults
+    assert "triples were counted in different numbers of buckets (code 2^12, law 2^10, null 2^10)" in fault
+    assert "--set triple_bits" in fault
+
+
+def test_triples_that_somebody_lacks_are_not_used(world: World, tmp_path: Path) -> None:
+    """Experts of an older moehub have none: the plan says so, and says nothing where nobody has any."""
+    older = tiny_expert(tmp_path / "code", world.base, name="code", text=CODE * 30, triple_bits=0)
+    found = plan(world, world.experts["law"], older)
+    assert found.faults == ()
+    assert "triples are not used: code was published without" in found.notes
+    alone = plan(world, older)
+    assert not any("triples" in note for note in alone.notes)
+
+
 def test_without_a_null_the_plan_says_what_that_costs(world: World) -> None:
     """No null expert is a note, not a fault."""
     found = plan(world, world.experts["law"], null=None)

@@ -57,7 +57,8 @@ def test_an_expert_is_its_card_its_files_and_its_statistics(law: Path) -> None:
     assert isinstance(counted, dict)
     assert (counted["tokens"], counted["pairs"]) == (read_card(law).stages[0].tokens, counted["tokens"] - 1)
     assert 0 < counted["distinct_tokens"] <= counted["tokens"]
-    assert (counted["pair_bits"], counted["suppressed_below"]) == (10, 0)
+    assert (counted["pair_bits"], counted["triple_bits"], counted["suppressed_below"]) == (10, 10, 0)
+    assert 0 < counted["distinct_triple_buckets"] <= counted["tokens"]
 
 
 def test_an_experts_page_says_what_a_person_asks_first(law: Path) -> None:

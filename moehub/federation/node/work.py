@@ -94,8 +94,10 @@ def evaluate(task: EvaluateTask, arrays: Arrays, contributor: NodeConfig, memory
 
 
 def statistics(task: StatisticsTask, contributor: NodeConfig, memory: Memory) -> tuple[Counted, Arrays]:
-    """Count the tokens and pairs of what is trained on; the stronger of the two suppressions holds."""
+    """Count the tokens, pairs and triples of what is trained on; the stronger of the two suppressions holds."""
     asked = _settings(task)
+    if asked.private:
+        raise FederationError("the task asks for counts with noise, which a federation does not add: leave private out")
     config = dataclasses.replace(asked, suppress_below=max(asked.suppress_below, contributor.suppress_below))
     loaded = memory.base(task, contributor, config)
     text = memory.text(loaded, contributor, config)
@@ -104,7 +106,8 @@ def statistics(task: StatisticsTask, contributor: NodeConfig, memory: Memory) ->
     counted = counting.count(text.material, config, task.tokenizer, len(loaded.tokenizer), embedding)
     facts, arrays = counted.to_arrays()
     recipe, features = str(facts.pop("features.recipe", "")), int(facts.pop("features.count", 0))
-    return Counted(task.task, task.digest, recipe=recipe, features=features, **facts), arrays  # type: ignore[arg-type]
+    said = {"triple_bits": counted.triple_bits, **facts}
+    return Counted(task.task, task.digest, recipe=recipe, features=features, **said), arrays
 
 
 def _run(

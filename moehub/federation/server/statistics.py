@@ -104,7 +104,8 @@ def _statistics(stored: Stored) -> "Statistics":
     from moehub.experts.statistics import Statistics
 
     said = stored.facts(Counted)
-    facts = {name: getattr(said, name) for name in ("tokenizer", "vocabulary", "pair_bits", "suppressed_below")}
+    names = ("tokenizer", "vocabulary", "pair_bits", "triple_bits", "suppressed_below")
+    facts = {name: getattr(said, name) for name in names}
     if said.recipe:
         facts |= {"features.recipe": said.recipe, "features.count": said.features}
     return Statistics.from_arrays(facts, stored.arrays())

@@ -104,10 +104,14 @@ def counted(found: RecordDict, task: str, form: Form, settings: FederationConfig
     _require_base(said.digest, form)
     _require("tokenizer", said.tokenizer, said.tokenizer == form.base.tokenizer, f"{form.base.tokenizer[:12]}…")
     _require("vocabulary", said.vocabulary, said.vocabulary == form.vocabulary, str(form.vocabulary))
-    _require("pair_bits", said.pair_bits, said.pair_bits == settings.train.pair_bits, str(settings.train.pair_bits))
+    for name in ("pair_bits", "triple_bits"):
+        bits, asked = getattr(said, name), getattr(settings.train, name)
+        _require(name, bits, bits == asked, str(asked))
     _require("suppressed_below", said.suppressed_below, 0 <= said.suppressed_below <= _MOST, "0 or more")
     sent = messages.sent(found)
     sizes = {"unigrams": said.vocabulary, "pairs": 1 << said.pair_bits}
+    if said.triple_bits:
+        sizes["triples"] = 1 << said.triple_bits
     names = {f"{name}.{part}" for name in sizes for part in ("index", "count")}
     if said.recipe and settings.train.features:
         names |= {"features.sum", "features.gram"}
@@ -117,7 +121,10 @@ def counted(found: RecordDict, task: str, form: Form, settings: FederationConfig
     arrays = {name: values for name, size in sizes.items() for name, values in _counts(sent, name, size, said).items()}
     totals = {name: int(arrays[f"{name}.count"].sum()) for name in sizes}
     if said.suppressed_below == 0:
-        _require("pairs", totals["pairs"], totals["pairs"] <= totals["unigrams"], "fewer than its tokens")
+        tokens = totals["unigrams"]
+        _require("pairs", totals["pairs"], totals["pairs"] <= tokens, "fewer than its tokens")
+        triples = totals.get("triples", tokens)
+        _require("triples", triples, triples == tokens, f"{tokens}, as many as its tokens")
     if said.recipe:
         arrays |= _features(sent, said)
     return said, arrays
