@@ -35,6 +35,7 @@ _CONTEXTS = 1 << 31
 """Buckets of the two tokens that a triple begins with: few enough for int64, too many to collide."""
 _TOGETHER = 1 << 20
 _MOST_TOKENS = 1 << 24
+_MOST_FACES = 64
 _MOST_BITS = 28
 """More would be a damaged file, or one that wants to fill a memory."""
 
@@ -75,6 +76,8 @@ class Statistics:
     """int64 [Q], indexed by `triple_bucket`; None where none were counted."""
     private: Privacy | None = None
     """What noise in the counts hides; None: there is none."""
+    faces: tuple["Statistics", ...] = ()
+    """Of generic text: counts of its parts, kind by kind (see `moehub.experts.faces`); of a contributor's, none."""
 
     @property
     def counts(self) -> dict[str, Tensor]:
@@ -108,6 +111,7 @@ class Statistics:
         both = self.features is not None and other.features is not None
         return dataclasses.replace(
             self.with_counts({kind: counts + other.counts[kind] for kind, counts in self.counts.items()}),
+            faces=(*self.faces, *other.faces),
             suppressed_below=max(self.suppressed_below, other.suppressed_below),
             features=self.features + other.features if both else None,  # type: ignore[operator]
         )
@@ -115,13 +119,14 @@ class Statistics:
     def with_counts(self, counts: Mapping[str, Tensor]) -> "Statistics":
         """Return the statistics with these counts by kind, as `counts` has them, in the place of their own."""
         return dataclasses.replace(
-            self, unigrams=counts["unigrams"], pairs=counts["pairs"], triples=counts.get("triples")
+            self, unigrams=counts["unigrams"], pairs=counts["pairs"], triples=counts.get("triples"), faces=()
         )
 
     def suppress(self, threshold: int) -> "Statistics":
         """Return the statistics without counts below `threshold`: rare words can identify somebody."""
         kept = self.with_counts({kind: counts.where(counts >= threshold, 0) for kind, counts in self.counts.items()})
-        return dataclasses.replace(kept, suppressed_below=max(threshold, self.suppressed_below))
+        faces = tuple(face.suppress(threshold) for face in self.faces)
+        return dataclasses.replace(kept, suppressed_below=max(threshold, self.suppressed_below), faces=faces)
 
     def to_arrays(self) -> tuple[Facts, dict[str, Array]]:
         """Return the statistics as they are stored and sent: facts, and counts as index and count."""
@@ -135,11 +140,11 @@ class Statistics:
             facts["triple_bits"] = self.triple_bits
         if self.private is not None:
             facts["private"] = dataclasses.asdict(self.private)
-        arrays: dict[str, Array] = {}
-        for name, counts in self.counts.items():
-            index = counts.nonzero().flatten()
-            arrays[f"{name}.index"] = index.to(torch.int32).numpy()
-            arrays[f"{name}.count"] = counts[index].numpy()
+        if self.faces:
+            facts["faces"] = len(self.faces)
+        arrays = _sparse("", self.counts)
+        for number, face in enumerate(self.faces):
+            arrays |= _sparse(_face(number), face.counts)
         if self.features is not None:
             for name, sums in (("sum", self.features.sum), ("gram", self.features.gram)):
                 # safetensors writes the bytes as they lie.
@@ -156,16 +161,9 @@ class Statistics:
         """
         try:
             tensors = {name: torch.tensor(values) for name, values in arrays.items()}
-            counts = {name: _dense(tensors, name, size) for name, size in sizes(facts).items()}
-            return cls(
-                facts["tokenizer"],
-                counts["unigrams"],
-                counts["pairs"],
-                facts["suppressed_below"],
-                _features(tensors, facts),
-                counts.get("triples"),
-                _private(facts),
-            )
+            whole = _counted(facts, tensors, "")
+            faces = tuple(_counted(facts, tensors, _face(number)) for number in range(_number_of_faces(facts)))
+            return dataclasses.replace(whole, features=_features(tensors, facts), private=_private(facts), faces=faces)
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError, ConfigError) as error:
             raise ExpertError(f"these are no router statistics ({error}): count again") from error
 
@@ -194,6 +192,39 @@ class Statistics:
             return cls.from_arrays(facts, arrays)
         except ExpertError as error:
             raise _unreadable(path, error.__cause__ or error) from error
+
+
+def _face(number: int) -> str:
+    return f"faces.{number}."
+
+
+def _sparse(prefix: str, counts: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Return counts as index and count of what is not zero."""
+    arrays: dict[str, Array] = {}
+    for name, values in counts.items():
+        index = values.nonzero().flatten()
+        arrays[f"{prefix}{name}.index"] = index.to(torch.int32).numpy()
+        arrays[f"{prefix}{name}.count"] = values[index].numpy()
+    return arrays
+
+
+def _counted(facts: Mapping[str, Any], tensors: dict[str, Tensor], prefix: str) -> Statistics:
+    """Return the counts whose names begin with `prefix`."""
+    counts = {name: _dense(tensors, f"{prefix}{name}", size) for name, size in sizes(facts).items()}
+    return Statistics(
+        facts["tokenizer"],
+        counts["unigrams"],
+        counts["pairs"],
+        facts["suppressed_below"],
+        triples=counts.get("triples"),
+    )
+
+
+def _number_of_faces(facts: Mapping[str, Any]) -> int:
+    faces = facts.get("faces", 0)
+    if type(faces) is not int or not 0 <= faces <= _MOST_FACES:
+        raise ValueError(f"{faces!r} faces are out of range")
+    return faces
 
 
 def sizes(facts: Mapping[str, Any]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from moehub.merge.configuration import MoehubConfig
 from moehub.merge.lock import LOCK_FILE, Lock, LockedExpert, LockedNull
 from moehub.merge.null import NULL_FOLDER
 from moehub.merge.plan import Plan, contributor
-from moehub.router.method import NULL, flatten, parse
+from moehub.router.method import flatten, is_face, parse
 
 CONFIG_FILE = "config.json"
 ROUTER_FILE = "router.safetensors"
@@ -141,7 +141,7 @@ def make_tables(plan: Plan, *, kept: Mapping[str, Tensor], fresh: Collection[str
             tensors |= {
                 name: tensor
                 for name, tensor in kept.items()
-                if name.startswith(mine) and name.split("/")[1] in (names - set(fresh)) | {NULL}
+                if name.startswith(mine) and (is_face(owner := name.split("/")[1]) or owner in names - set(fresh))
             }
     return tensors
 

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from moehub import files
@@ -10,6 +11,7 @@ from moehub.base import Base, tokenizer_digest
 from moehub.card import STATISTICS_FILE
 from moehub.errors import MergeError
 from moehub.experts import data, features, tokens
+from moehub.experts.faces import with_faces
 from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics, count
 from moehub.merge.entrance import admitted
@@ -73,13 +75,14 @@ def _count(path: Path, base: Base, like: Sequence[Source], router: RouterSetting
     documents = [one.seen for one in tokens.encode(tokenizer, data.read([path]))]
     example = _example(like)
     alike = TrainConfig() if example is None else example
-    counted = count(
-        documents,
+    count_like = partial(
+        count,
         tokenizer=tokenizer_digest(tokenizer),
         vocabulary=len(tokenizer) if example is None else example.vocabulary,
         pair_bits=alike.pair_bits,
         triple_bits=alike.triple_bits,
     )
+    counted = with_faces(count_like(documents), documents, count_like)
     if "lda" not in router.method.split("+") or example is None or example.features is None:
         return counted
     embedding = base.load_model().get_input_embeddings().weight

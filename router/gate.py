@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from moehub.router import pace
 from moehub.router.arrow import ArrowGate
 from moehub.router.layer import Routing
-from moehub.router.method import NULL, parse, unflatten
+from moehub.router.method import NULL, is_face, parse, unflatten
 from moehub.router.route import Route
 from moehub.router.settings import RouterSettings
 from moehub.router.window import GateState, Window
@@ -48,8 +48,20 @@ class Recorder:
 class PosteriorGate(nn.Module):
     """Evidence of one or more methods, filtered over time, at two switching rates."""
 
-    def __init__(self, sources: Sequence[nn.Module], settings: RouterSettings, *, experts: int, has_null: bool) -> None:
+    def __init__(
+        self, sources: Sequence[nn.Module], settings: RouterSettings, *, experts: int, has_null: bool, faces: int = 1
+    ) -> None:
+        """Join the sources.
+
+        Args:
+            sources: what gives evidence; one with a single column for the null gives it to each face alike.
+            settings: the MoE's router settings.
+            experts: E.
+            has_null: whether the MoE has a null expert.
+            faces: in how many parts its text was counted.
+        """
         super().__init__()
+        self.faces = faces if has_null else 0
         self.sources = nn.ModuleList(sources)
         self.settings = settings
         self.experts, self.has_null = experts, has_null
@@ -57,7 +69,7 @@ class PosteriorGate(nn.Module):
     def begin(self, batch: int, device: torch.device) -> GateState:
         """Return the state before the first token."""
         return GateState(
-            pace.start(batch, len(self.settings.rates), self.experts + self.has_null, _filter_device(device)),
+            pace.start(batch, len(self.settings.rates), self.experts + self.faces, _filter_device(device)),
             tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
         )
 
@@ -71,7 +83,7 @@ class PosteriorGate(nn.Module):
         evidence, memories = 0.0, []
         for source, memory in zip(self.sources, state.memories, strict=True):
             part, after = source(window, memory)
-            evidence = evidence + part
+            evidence = evidence + self._spread(part)
             memories.append(after)
         settings = self.settings
         belief = pace.follow(
@@ -80,7 +92,18 @@ class PosteriorGate(nn.Module):
             rates=settings.rates,
             change=settings.pace_change,
         )
-        return belief.sum(2), GateState(belief[:, -1], tuple(memories))
+        believed = belief.sum(2)
+        if self.faces > 1:
+            own, generic = believed.tensor_split([self.experts], -1)
+            believed = torch.cat([own, generic.sum(-1, keepdim=True)], -1)
+        return believed, GateState(belief[:, -1], tuple(memories))
+
+    def _spread(self, evidence: Tensor) -> Tensor:
+        """Return evidence [B, T, C] with the null's column once for each face, where it has a single one."""
+        missing = self.experts + self.faces - evidence.shape[-1]
+        if not missing:
+            return evidence
+        return torch.cat([evidence, evidence[..., -1:].expand(*evidence.shape[:-1], missing)], -1)
 
     def routing(self, filtered: Tensor) -> Shared:
         """Return what the layers are told, from a posterior [B, T, E]."""
@@ -116,7 +139,8 @@ def load_gate(
     ]
     if isinstance(parts[0], ArrowGate):
         return parts[0]
-    return PosteriorGate(parts, settings, experts=len(names), has_null=has_null)
+    faces = max(len({owner for owner in unflatten(method.name, tensors) if is_face(owner)}) for method in methods)
+    return PosteriorGate(parts, settings, experts=len(names), has_null=has_null, faces=faces)
 
 
 def _filter_device(device: torch.device) -> torch.device:

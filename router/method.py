@@ -20,7 +20,17 @@ Tables = dict[str, Tensor]
 """Names without the method and the contributor's name → tensors."""
 
 NULL = "null"
-"""The name under which the null expert's tables are stored."""
+"""The name under which the null expert's tables are stored; those of its faces have a number behind it."""
+
+
+def face(number: int) -> str:
+    """Return the name under which the tables of one of the null's faces are stored."""
+    return f"{NULL}:{number:03d}"
+
+
+def is_face(owner: str) -> bool:
+    """Return whether tables are the null's or those of one of its faces: no expert's name has a colon."""
+    return owner.partition(":")[0] == NULL
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,10 @@ class Method(Protocol):
         """Return the tables of each contributor, and of the null expert under `null` where there is one."""
 
     def load(self, tables: Mapping[str, Tables], names: Sequence[str], settings: RouterSettings) -> nn.Module:
-        """Return the part of the gate that the tables make; `names` are the columns in order, null last."""
+        """Return the part of the gate that the tables make; `names` are the columns in order, null last.
+
+        A part may have several columns in the place of the null's: the gate adds up what they get.
+        """
 
 
 def registered() -> dict[str, Method]:

@@ -29,8 +29,16 @@ class RouterSettings:
     """Pseudo-counts from the null's distribution, for tokens."""
     pair_strength: float = 30_000.0
     """The same for pairs of tokens."""
-    pair_weight: float = 0.5
+    triple_strength: float = 300_000.0
+    """The same for triples."""
+    least_count: float = 0.5
+    """Pseudo-counts that everything has at least: what chance alone may bring."""
+    pair_weight: float = 0.67
     """Weight of a pair's evidence beside its token's."""
+    triple_weight: float = 1.5
+    """Weight of a triple's evidence beside its token's."""
+    null_margin: float = 0.05
+    """Nats a token by which an expert may explain a text worse than generic text does and still answer."""
     lda_weight: float = 0.05
     """Weight of the hidden states' evidence at each token (their smoothing spans about ten)."""
     lda_shrinkage: float = 0.01
@@ -47,7 +55,7 @@ class RouterSettings:
                 ("threshold", 0 <= self.threshold < 1, "0 or more and below 1"),
                 *((name, 0 < getattr(self, name) < 1, "between 0 and 1") for name in _CHANCES),
                 ("lda_shrinkage", 0 < self.lda_shrinkage <= 1, "above 0 and at most 1"),
-                ("pair_weight", 0 <= self.pair_weight < math.inf, "a finite number, 0 or more"),
+                *((name, 0 <= getattr(self, name) < math.inf, "a finite number, 0 or more") for name in _WEIGHTS),
                 *((name, 0 < getattr(self, name) < math.inf, "a finite number above 0") for name in _POSITIVE),
             )
             if not holds
@@ -66,4 +74,6 @@ class RouterSettings:
 
 
 _CHANCES = ("rho", "calm_rho", "pace_change")
-_POSITIVE = ("kappa", "unigram_strength", "pair_strength", "lda_weight", "arrow_temperature")
+_WEIGHTS = ("pair_weight", "triple_weight", "null_margin")
+_STRENGTHS = ("unigram_strength", "pair_strength", "triple_strength", "least_count")
+_POSITIVE = ("kappa", *_STRENGTHS, "lda_weight", "arrow_temperature")

@@ -22,6 +22,7 @@ from moehub.base import Base, tokenizer_digest
 from moehub.demo.base import small_base
 from moehub.experts import statistics
 from moehub.experts.examples import Example, Text
+from moehub.experts.faces import with_faces
 from moehub.experts.statistics import Statistics
 from moehub.experts.tokens import encode, fit
 from moehub.experts.training import train
@@ -29,7 +30,7 @@ from moehub.merge import merging
 from moehub.merge.model import MoehubForCausalLM
 from moehub.router.layer import Routing
 
-PAIR_BITS = 18
+PAIR_BITS = TRIPLE_BITS = 18
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,20 @@ class World:
         path = folder / "router_stats.safetensors"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            self.count(self.generic_documents).save(path)
+            documents = self.generic_documents
+            with_faces(self.count(documents), documents, self.count).save(path)
         return folder
 
     def count(self, documents: Sequence[Tensor]) -> Statistics:
         """Return the statistics of documents, nothing suppressed."""
         digest = tokenizer_digest(self.tokenizer)
-        return statistics.count(documents, tokenizer=digest, vocabulary=len(self.tokenizer), pair_bits=PAIR_BITS)
+        return statistics.count(
+            documents,
+            tokenizer=digest,
+            vocabulary=len(self.tokenizer),
+            pair_bits=PAIR_BITS,
+            triple_bits=TRIPLE_BITS,
+        )
 
     def forward(self, ids: Tensor, routing: Routing | None, **options: Any) -> Tensor:
         """Return the logits [B, T, V] of ids [B, T] with the experts that `routing` names; None: of the base."""
@@ -159,7 +167,7 @@ def build(folder: Path, data: Path | None, setup: Setup, *, base: str | None = N
 
 
 def _train(world: World) -> None:
-    config = replace(world.setup.expert, seed=world.seed, pair_bits=PAIR_BITS)
+    config = replace(world.setup.expert, seed=world.seed, pair_bits=PAIR_BITS, triple_bits=TRIPLE_BITS)
     for name in world.names:
         if not (world.expert(name) / "expert.json").is_file():
             train(world.base, name, world.examples(name), world.expert(name), config)

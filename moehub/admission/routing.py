@@ -1,6 +1,7 @@
 """Step 9: what the gate would give the expert: of generic text little, and of its own domain no less than is right."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -135,7 +136,8 @@ def _folded(found: Statistics, sizes: Mapping[str, int]) -> Statistics:
     """Return counts in fewer buckets: a table folds exactly into one of half as many."""
     if {kind: len(counts) for kind, counts in found.counts.items()} == sizes:
         return found
-    return found.with_counts({kind: found.counts[kind].view(-1, size).sum(0) for kind, size in sizes.items()})
+    folded = found.with_counts({kind: found.counts[kind].view(-1, size).sum(0) for kind, size in sizes.items()})
+    return dataclasses.replace(folded, faces=tuple(_folded(face, sizes) for face in found.faces))
 
 
 def _neutral(

@@ -69,7 +69,9 @@ class Table:
         (source,) = self.gate.sources
         found, _ = source(window, source.begin(len(ids), ids.device))  # type: ignore[operator]
         means = found.double().sum((0, 1)) / window.mask.sum() / self.kappa
-        return dict(zip([*self.names, *([NULL] if self.has_null else [])], means.tolist(), strict=True))
+        found_means = dict(zip(self.names, means.tolist(), strict=False))
+        # A text is of the one kind of generic text that explains it best.
+        return found_means | ({NULL: float(means[len(self.names) :].max())} if self.has_null else {})
 
 
 def padded(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:

@@ -1,27 +1,46 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 
-from moehub.experts.statistics import Statistics, count, pair_bucket
+from moehub.experts.statistics import Statistics, count, pair_bucket, triple_bucket
 from moehub.router.evidence import Evidence, EvidenceLookup
 from moehub.router.method import Contributor
 from moehub.router.settings import RouterSettings
 from moehub.router.window import Window
 
 VOCABULARY, BITS = 11, 6
-SETTINGS = RouterSettings(kappa=0.5, unigram_strength=20.0, pair_strength=50.0, pair_weight=0.25)
+SETTINGS = RouterSettings(
+    kappa=0.5,
+    unigram_strength=20.0,
+    pair_strength=50.0,
+    triple_strength=90.0,
+    pair_weight=0.25,
+    triple_weight=0.75,
+    least_count=0.8,
+    null_margin=0.125,
+)
 
 
-def statistics(*ids: int, repeat: int = 9) -> Statistics:
-    return count([torch.tensor(ids * repeat)], tokenizer="t", vocabulary=VOCABULARY, pair_bits=BITS)
+def statistics(*ids: int, repeat: int = 9, triples: bool = True) -> Statistics:
+    return count(
+        [torch.tensor(ids * repeat)],
+        tokenizer="t",
+        vocabulary=VOCABULARY,
+        pair_bits=BITS,
+        triple_bits=BITS if triples else 0,
+    )
 
 
 def contributor(name: str, counted: Statistics | None) -> Contributor:
     return Contributor(name, counted, dict)
 
 
-LAW, CODE, NULL = statistics(1, 2, 3, 4), statistics(5, 6, 5, 7), statistics(1, 5, 8, 9, 10, 2)
+LAW, CODE = statistics(1, 2, 3, 4), statistics(5, 6, 5, 7)
+NULL = statistics(1, 5, 8, 9, 10, 2)
+PROSE, NUMBERS = statistics(1, 5, 8), statistics(9, 10, 2)
+MIXED = dataclasses.replace(NULL, faces=(PROSE, NUMBERS))
 
 
 def lookup(*, null: Statistics | None = NULL) -> EvidenceLookup:
@@ -34,9 +53,10 @@ def lookup(*, null: Statistics | None = NULL) -> EvidenceLookup:
 
 
 def log_probability(counts: torch.Tensor, null: torch.Tensor | None, strength: float, item: int) -> float:
-    """Return log((c + K q) / (n + K)) from the definition."""
-    q = 1 / len(counts) if null is None else (int(null[item]) + 1) / (int(null.sum()) + len(null))
-    return math.log((int(counts[item]) + strength * q) / (int(counts.sum()) + strength))
+    """Return log((c + m) / (n + M)), m = max(K q, λ), from the definition."""
+    generic = [1] * len(counts) if null is None else [int(one) + 1 for one in null]
+    pseudo = [max(strength * one / sum(generic), 0.8) for one in generic]
+    return math.log((int(counts[item]) + pseudo[item]) / (int(counts.sum()) + sum(pseudo)))
 
 
 def window(ids: list[list[int]], mask: list[list[int]] | None = None) -> Window:
@@ -46,28 +66,58 @@ def window(ids: list[list[int]], mask: list[list[int]] | None = None) -> Window:
     )
 
 
-@pytest.mark.parametrize("null", [NULL, None], ids=["with null", "without null"])
+@pytest.mark.parametrize("null", [NULL, None, MIXED], ids=["with null", "without null", "with faces"])
 def test_evidence_is_the_smoothed_log_probability(null: Statistics | None) -> None:
-    """Differences between columns are those of κ·(log P(x) + w·log P(pair)) by its definition."""
+    """Differences between columns are those of κ·Σ w·log P over the three kinds, the null's put back by the margin."""
     gate = lookup(null=null)
     ids = [3, 5, 6, 1, 2]
     actual, _ = gate(window([ids]), gate.begin(1, torch.device("cpu")))
-    columns = [CODE, LAW] + ([null] if null is not None else [])
+    generic = () if null is None else null.faces or (null,)
+    columns = [CODE, LAW, *generic]
+    context = [VOCABULARY, VOCABULARY, *ids]
     for position in range(len(ids)):
-        expected = []
-        for one in columns:
-            value = log_probability(one.unigrams, None if null is None else null.unigrams, 20.0, ids[position])
-            if position:
-                bucket = int(pair_bucket(torch.tensor(ids[position - 1]), torch.tensor(ids[position]), 1 << BITS))
-                value += 0.25 * log_probability(one.pairs, None if null is None else null.pairs, 50.0, bucket)
-            expected.append(0.5 * value)
-        expected_tensor = torch.tensor(expected)
-        torch.testing.assert_close(
-            actual[0, position] - actual[0, position].mean(),
-            expected_tensor - expected_tensor.mean(),
-            atol=3e-4,
-            rtol=0,
+        before, previous, current = (torch.tensor(one) for one in context[position : position + 3])
+        places = {
+            "unigrams": (1.0, 20.0, ids[position]),
+            "pairs": (0.25 if position else 0.0, 50.0, int(pair_bucket(previous, current, 1 << BITS))),
+            "triples": (0.75, 90.0, int(triple_bucket(before, previous, current, 1 << BITS))),
+        }
+        expected = torch.tensor(
+            [
+                0.5
+                * sum(
+                    weight
+                    * log_probability(one.counts[kind], None if null is None else null.counts[kind], strength, place)
+                    for kind, (weight, strength, place) in places.items()
+                )
+                - (0.125 if number >= 2 else 0.0)
+                for number, one in enumerate(columns)
+            ]
         )
+        torch.testing.assert_close(
+            actual[0, position] - actual[0, position].mean(), expected - expected.mean(), atol=3e-4, rtol=0
+        )
+
+
+def test_triples_count_only_where_everybody_has_them() -> None:
+    """Beside somebody who counted no triples, nobody's triples speak."""
+    short = statistics(5, 6, 5, 7, triples=False)
+    tables = Evidence().solve([contributor("code", short), contributor("law", LAW)], NULL, SETTINGS)
+    gate = Evidence().load(tables, ["code", "law", "null"], SETTINGS)
+    assert isinstance(gate, EvidenceLookup)
+    assert set(gate.kinds) == {"unigrams", "pairs"}
+    assert set(lookup().kinds) == {"unigrams", "pairs", "triples"}
+
+
+def test_a_rare_token_decides_little() -> None:
+    """What somebody said three times by chance is weaker evidence the more pseudo-counts everything has."""
+    rare = dataclasses.replace(LAW, unigrams=LAW.unigrams + 3 * (torch.arange(VOCABULARY) == 10))
+    tables = [
+        Evidence().solve([contributor("law", rare)], None, dataclasses.replace(SETTINGS, least_count=least))["law"]
+        for least in (0.01, 5.0)
+    ]
+    few, many = (float(one["unigrams.value"][-1] + one["unigrams.bias"]) for one in tables)
+    assert few - float(tables[0]["unigrams.bias"]) > 2 * (many - float(tables[1]["unigrams.bias"]))
 
 
 def test_a_column_depends_on_nobody_else() -> None:
@@ -79,7 +129,7 @@ def test_a_column_depends_on_nobody_else() -> None:
 
 
 def test_a_text_in_two_windows_has_the_same_evidence() -> None:
-    """The pair across the cut is seen: the memory holds the last token."""
+    """Pair and triples across the cut are seen: the memory holds the last two tokens."""
     gate = lookup()
     whole, end = gate(window([[1, 2, 5, 6, 5]]), gate.begin(1, torch.device("cpu")))
     first, memory = gate(window([[1, 2]]), gate.begin(1, torch.device("cpu")))
@@ -89,7 +139,7 @@ def test_a_text_in_two_windows_has_the_same_evidence() -> None:
 
 
 def test_padding_has_no_evidence() -> None:
-    """Padding before a text says nothing, and the first token after it has no pair."""
+    """Padding before a text says nothing, and the first token after it begins a text."""
     gate = lookup()
     padded, _ = gate(window([[0, 0, 5, 6]], [[0, 0, 1, 1]]), gate.begin(1, torch.device("cpu")))
     plain, _ = gate(window([[5, 6]]), gate.begin(1, torch.device("cpu")))

@@ -1,0 +1,89 @@
+"""The product: the gate that `moehub merge` makes by default, and variants of it that show what each part brings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from benchmarks.quality.method import Batch, Method, Routed
+from benchmarks.quality.world import World
+from moehub.card import STATISTICS_FILE
+from moehub.experts.folder import open_expert
+from moehub.experts.statistics import Statistics
+from moehub.router.evidence import Evidence
+from moehub.router.gate import PosteriorGate, load_gate
+from moehub.router.method import Contributor, flatten
+from moehub.router.settings import RouterSettings
+from moehub.router.window import Window
+
+Change = Callable[[Statistics], Statistics]
+
+
+def product(settings: RouterSettings | None = None, *, null: Change | None = None, own: Change | None = None) -> (
+    Callable[[World], Routed]
+):
+    """Return what makes the gate of a world's published statistics.
+
+    Args:
+        settings: the default ones where there are none.
+        null: changes the null's statistics first.
+        own: changes each contributor's.
+    """
+    chosen = settings or RouterSettings()
+
+    def make(world: World) -> Routed:
+        published = {name: open_expert(world.expert(name)).statistics() for name in world.names}
+        generic = Statistics.load(world.null() / STATISTICS_FILE)
+        counted = {name: one if own is None else own(one) for name, one in published.items()}
+        gate = gate_of(counted, generic if null is None else null(generic), chosen)
+        sizes = [(world.expert(name) / STATISTICS_FILE).stat().st_size for name in world.names]
+        return Routed(world, Gate(gate), sum(sizes) // len(sizes))
+
+    return make
+
+
+def gate_of(counted: dict[str, Statistics], null: Statistics, settings: RouterSettings) -> PosteriorGate:
+    """Return the gate of counts by name, in the order of the names, and of generic text."""
+    method = Evidence()
+    contributors = [Contributor(name, one, dict) for name, one in counted.items()]
+    tables = flatten(method.name, method.solve(contributors, null, settings))
+    gate = load_gate(tables, settings, names=list(counted), has_null=True)
+    if not isinstance(gate, PosteriorGate):
+        raise TypeError(f"evidence made a {type(gate).__name__}, expected a gate of posteriors")
+    return gate
+
+
+class Gate:
+    """A gate of posteriors as a method of the bench."""
+
+    def __init__(self, gate: PosteriorGate) -> None:
+        self.gate = gate
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the weights that the layers would get, nobody's last: [B, T, E + 1]."""
+        window = Window(batch.ids, batch.mask, torch.Tensor)
+        believed, _ = self.gate(window, self.gate.begin(len(batch.ids), batch.ids.device))
+        dense = self.gate.routing(believed).shared.dense
+        weights = torch.cat([dense, 1 - dense.sum(-1, keepdim=True)], -1).clamp_min(0)
+        # What is left to nobody by rounding is nothing.
+        return weights.where(weights > 1e-9, 0).view(*batch.ids.shape, -1)  # noqa: PLR2004
+
+
+_DEFAULT = RouterSettings()
+
+
+def _variant(name: str, settings: RouterSettings | None = None, *, null: Change | None = None) -> Method:
+    return Method(name, "statistics", alone=True, make=product(settings, null=null))
+
+
+METHODS = (
+    _variant("evidence"),
+    _variant("evidence, top 1", replace(_DEFAULT, top_k=1)),
+    _variant("evidence, top 3", replace(_DEFAULT, top_k=3, threshold=0.02)),
+    _variant("evidence, one rate", replace(_DEFAULT, calm_rho=_DEFAULT.rho)),
+    _variant("evidence, no triples", replace(_DEFAULT, triple_weight=0.0)),
+    _variant("evidence, one face", null=lambda generic: replace(generic, faces=())),
+    _variant("evidence, no floor", replace(_DEFAULT, least_count=1e-9)),
+)
