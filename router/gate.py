@@ -73,14 +73,15 @@ class PosteriorGate(nn.Module):
             tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
         )
 
-    def forward(self, window: Window, state: GateState) -> tuple[Tensor, GateState]:
+    def forward(self, window: Window, state: GateState, beside: Tensor | None = None) -> tuple[Tensor, GateState]:
         """Return the posterior after each token, float64 [B, T, E], and the state after the last.
 
         Args:
             window: the tokens.
             state: what `begin` or the call for the tokens before returned.
+            beside: log evidence that no source has, [B, T, E].
         """
-        evidence, memories = 0.0, []
+        evidence, memories = 0.0 if beside is None else self._spread(beside), []
         for source, memory in zip(self.sources, state.memories, strict=True):
             part, after = source(window, memory)
             evidence = evidence + self._spread(part)

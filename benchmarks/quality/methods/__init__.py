@@ -16,6 +16,7 @@ from benchmarks.quality.methods import (
     peft_arrow,
     peft_merging,
     phatgoose,
+    product,
 )
 
 METHODS = (
@@ -42,4 +43,5 @@ METHODS = (
     *hidden.METHODS,
     *counts.METHODS,
     *likelihood.METHODS,
+    *product.METHODS,
 )

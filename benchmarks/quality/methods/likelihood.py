@@ -16,11 +16,15 @@ from torch import Tensor
 from benchmarks.quality.alone import Alone
 from benchmarks.quality.method import Answer, Batch, Method, Routed
 from benchmarks.quality.methods.counts import Counts
+from benchmarks.quality.methods.product import Gate, gate_of, published, size
 from benchmarks.quality.rows import Held
 from benchmarks.quality.sticky import Sticky
 from benchmarks.quality.tuning import Objective, Setting, choose, grid
 from benchmarks.quality.world import World
+from moehub.card import STATISTICS_FILE
 from moehub.experts.packing import IGNORED
+from moehub.experts.statistics import Statistics
+from moehub.router.settings import RouterSettings
 
 _RHOS = (0.01, 0.03)
 
@@ -48,6 +52,17 @@ def with_counts(world: World) -> Routed:
     return choose(Objective.of(world), grid(likelihood=(0.3, 0.6), counts=(0.15, 0.3), rho=_RHOS), make)
 
 
+def with_product(world: World) -> Routed:
+    """Return the product's gate with the likelihoods as one more factor."""
+    alone = Alone(world)
+    gate = gate_of(published(world), Statistics.load(world.null() / STATISTICS_FILE), RouterSettings())
+
+    def make(setting: Setting) -> Routed:
+        return Routed(world, Gate(gate, lambda batch: setting["likelihood"] * alone.evidence(batch)), size(world))
+
+    return choose(Objective.of(world), grid(likelihood=(0.2, 0.4, 0.6)), make)
+
+
 @dataclass
 class Best:
     """Each token's best, after the fact."""
@@ -65,5 +80,6 @@ class Best:
 METHODS = (
     Method("own likelihood", "nothing", True, likelihood),
     Method("own likelihood + evidence 0.1", "statistics", True, with_counts),
+    Method("own likelihood + evidence", "statistics", True, with_product),
     Method("token oracle", "the text itself", True, lambda world: Best(Alone(world))),
 )

@@ -20,9 +20,9 @@ from moehub.router.window import Window
 Change = Callable[[Statistics], Statistics]
 
 
-def product(settings: RouterSettings | None = None, *, null: Change | None = None, own: Change | None = None) -> (
-    Callable[[World], Routed]
-):
+def product(
+    settings: RouterSettings | None = None, *, null: Change | None = None, own: Change | None = None
+) -> Callable[[World], Routed]:
     """Return what makes the gate of a world's published statistics.
 
     Args:
@@ -33,14 +33,22 @@ def product(settings: RouterSettings | None = None, *, null: Change | None = Non
     chosen = settings or RouterSettings()
 
     def make(world: World) -> Routed:
-        published = {name: open_expert(world.expert(name)).statistics() for name in world.names}
+        counted = {name: one if own is None else own(one) for name, one in published(world).items()}
         generic = Statistics.load(world.null() / STATISTICS_FILE)
-        counted = {name: one if own is None else own(one) for name, one in published.items()}
         gate = gate_of(counted, generic if null is None else null(generic), chosen)
-        sizes = [(world.expert(name) / STATISTICS_FILE).stat().st_size for name in world.names]
-        return Routed(world, Gate(gate), sum(sizes) // len(sizes))
+        return Routed(world, Gate(gate), size(world))
 
     return make
+
+
+def published(world: World) -> dict[str, Statistics]:
+    """Return what each contributor published."""
+    return {name: open_expert(world.expert(name)).statistics() for name in world.names}
+
+
+def size(world: World) -> int:
+    """Return the bytes of a contributor's statistics, the mean."""
+    return sum((world.expert(name) / STATISTICS_FILE).stat().st_size for name in world.names) // len(world.names)
 
 
 def gate_of(counted: dict[str, Statistics], null: Statistics, settings: RouterSettings) -> PosteriorGate:
@@ -57,18 +65,20 @@ def gate_of(counted: dict[str, Statistics], null: Statistics, settings: RouterSe
 class Gate:
     """A gate of posteriors as a method of the bench."""
 
-    def __init__(self, gate: PosteriorGate) -> None:
-        self.gate = gate
+    def __init__(self, gate: PosteriorGate, beside: Callable[[Batch], Tensor] | None = None) -> None:
+        """Keep the gate, and what gives evidence [B, T, E + 1] beside its own, nobody's last."""
+        self.gate, self.beside = gate, beside
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         """Return the weights that the layers would get, nobody's last: [B, T, E + 1]."""
         window = Window(batch.ids, batch.mask, torch.Tensor)
-        believed, _ = self.gate(window, self.gate.begin(len(batch.ids), batch.ids.device))
+        beside = None if self.beside is None else self.beside(batch)
+        believed, _ = self.gate(window, self.gate.begin(len(batch.ids), batch.ids.device), beside)
         dense = self.gate.routing(believed).shared.dense
         weights = torch.cat([dense, 1 - dense.sum(-1, keepdim=True)], -1).clamp_min(0)
         # What is left to nobody by rounding is nothing.
-        return weights.where(weights > 1e-9, 0).view(*batch.ids.shape, -1)  # noqa: PLR2004
+        return weights.where(weights > 1e-9, 0).view(*batch.ids.shape, -1)
 
 
 _DEFAULT = RouterSettings()
