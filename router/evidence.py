@@ -91,8 +91,7 @@ class EvidenceLookup(nn.Module):
         """Keep the tables by kind, and by how many nats a token the columns after the experts' are put back."""
         super().__init__()
         self.kinds = nn.ModuleDict(lookups)
-        self.vocabulary = len(self.kinds["unigrams"].values)  # type: ignore[arg-type]
-        columns = self.kinds["unigrams"].values.shape[1]  # type: ignore[union-attr,index]
+        self.vocabulary, columns = lookups["unigrams"].values.shape
         self.register_buffer("margin", margin * (torch.arange(columns) >= experts).float(), persistent=False)
         self.margin: Tensor
 

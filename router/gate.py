@@ -81,14 +81,15 @@ class PosteriorGate(nn.Module):
             state: what `begin` or the call for the tokens before returned.
             beside: log evidence that no source has, [B, T, E].
         """
-        evidence, memories = 0.0 if beside is None else self._spread(beside), []
+        parts, memories = [] if beside is None else [beside], []
         for source, memory in zip(self.sources, state.memories, strict=True):
             part, after = source(window, memory)
-            evidence = evidence + self._spread(part)
+            parts.append(part)
             memories.append(after)
+        evidence = torch.stack([self._spread(part) for part in parts]).sum(0)
         settings = self.settings
         belief = pace.follow(
-            evidence.to(state.belief.device),  # type: ignore[attr-defined]
+            evidence.to(state.belief.device),
             state.belief,
             rates=settings.rates,
             change=settings.pace_change,

@@ -2,7 +2,9 @@
 
     python -m benchmarks.quality --data DIR [--method NAME …] [--seeds 0,1,2] [--write]
     python -m benchmarks.quality --base org/name --data DIR
-    python -m benchmarks.quality --full           also with 32 and 128 experts
+    python -m benchmarks.quality adding            what one more expert does to the others
+    python -m benchmarks.quality many              the gate with 32 and 128 contributors
+    python -m benchmarks.quality --full            all of it
 
 DIR holds NAME.train.jsonl and NAME.test.jsonl (or .txt): domains to add to those that this machine's own text makes.
 What was trained and measured is kept in --work, so a run that was interrupted goes on.
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from huggingface_hub.constants import HF_HOME
 
-from benchmarks.quality import tables
+from benchmarks.quality import adding, many, tables
 from benchmarks.quality.method import Method, registered
 from benchmarks.quality.score import Sums, sums
 from benchmarks.quality.setup import Setup, small
@@ -25,10 +27,14 @@ from benchmarks.quality.world import World, build
 from moehub import files
 from moehub.console import console, progress
 
+_MORE = {"adding": adding.measure, "many": many.measure}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was not measured yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=("methods", *_MORE), default="methods")
+    parser.add_argument("--full", action="store_true", help="every part")
     parser.add_argument("--base", help="a base by folder or org/name; without it, one is trained")
     parser.add_argument("--data", type=Path, help="a folder of domains")
     parser.add_argument("--work", type=Path, default=Path(HF_HOME) / "moehub" / "quality", help="what is kept")
@@ -42,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds:
         setup = dataclasses.replace(setup, seeds=tuple(int(seed) for seed in options.seeds.split(",")))
     worlds = build(options.work, options.data, setup, base=options.base)
+    for part, measure in _MORE.items():
+        if options.full or options.part == part:
+            measure(worlds[0], write=options.write)
+    if options.part != "methods":
+        return
     methods = registered()
     for name in options.method or methods:
         for world in worlds:

@@ -95,12 +95,24 @@ Seeds = Sequence[Mapping[str, Sums]]
 """For each seed: text → sums."""
 
 
-def gain_kept(base: Seeds, method: Seeds, oracle: Seeds, texts: Sequence[str], *, first: bool = False) -> Figure:
-    """Return the mean over texts and seeds of the gain kept."""
-    return _interval(lambda draw: _mean_kept(base, method, oracle, texts, draw, first=first))
+def gain_kept(
+    base: Seeds, method: Seeds, oracle: Seeds, texts: Sequence[str], *, first: bool = False, interval: bool = True
+) -> Figure:
+    """Return the mean over texts and seeds of the gain kept; without `interval` the figure alone."""
+    return _interval(lambda draw: _mean_kept(base, method, oracle, texts, draw, first=first), interval=interval)
 
 
-def harm(base: Seeds, method: Seeds, texts: Sequence[str]) -> Figure:
+def together(base: Seeds, method: Seeds, oracle: Seeds, texts: Sequence[str]) -> float:
+    """Return the share of all texts' gains that is kept, added up over texts and seeds, in percent."""
+    mine = whole = 0.0
+    for of_base, of_method, of_oracle in zip(base, method, oracle, strict=True):
+        for text in texts:
+            mine += of_base[text].loss - of_method[text].loss
+            whole += of_base[text].loss - of_oracle[text].loss
+    return 100 * mine / whole
+
+
+def harm(base: Seeds, method: Seeds, texts: Sequence[str], *, interval: bool = True) -> Figure:
     """Return by how many percent the loss on texts is above the base's, the mean over texts and seeds."""
 
     def value(draw: np.random.Generator | None) -> float:
@@ -111,7 +123,7 @@ def harm(base: Seeds, method: Seeds, texts: Sequence[str]) -> Figure:
                 found.append(100 * (_loss(of_method[text], chosen) / _loss(of_base[text], chosen) - 1))
         return float(np.mean(found))
 
-    return _interval(value)
+    return _interval(value, interval=interval)
 
 
 def _mean_kept(
@@ -136,7 +148,9 @@ def _loss(one: Sums, chosen: Any, *, first: bool = False) -> float:
     return float(np.asarray(nats)[chosen].sum() / np.asarray(tokens)[chosen].sum())
 
 
-def _interval(value: Any) -> Figure:
+def _interval(value: Any, *, interval: bool) -> Figure:
+    if not interval:
+        return Figure(value(None), float("nan"), float("nan"))
     generator = np.random.default_rng(0)
     draws = [value(generator) for _ in range(_DRAWS)]
     return Figure(value(None), *np.percentile(draws, [2.5, 97.5]).tolist())
