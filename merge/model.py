@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from moehub.errors import MergeError, RouterError
+from moehub.merge.audition import Audition
 from moehub.merge.cache import gate_layer
 from moehub.merge.configuration import MoehubConfig
 from moehub.merge.load import Parts, load_parts
@@ -79,6 +80,8 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             self.sparse_layers = stack(base, parts.adapters, self.board)
         self.gate: PosteriorGate | ArrowGate = parts.gate.to(base.device)
+        has_null = isinstance(self.gate, PosteriorGate) and self.gate.has_null
+        self._audition = Audition(base, self.board, experts=len(self.names), has_null=has_null)
         self.generation_config = base.generation_config
         # Our own configuration would make the base's anew at every call, a millisecond each.
         self._text_config = base.config.get_text_config(decoder=True)
@@ -224,14 +227,15 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             with self.forced(NULL):
                 yield
             return
-        before = self.gate, self._absent
+        before = self.gate, self._absent, self._audition
         others = [one for one in self.names if one != name]
         self.gate = gate_without(self.parts.folder, name, others=others).to(self.base.device)
         self._absent = name
+        self._audition = self._audition.without(self.names.index(name))
         try:
             yield
         finally:
-            self.gate, self._absent = before
+            self.gate, self._absent, self._audition = before
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """Return the base's embeddings."""
@@ -286,7 +290,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             before = gate.begin(len(ids), ids.device)  # type: ignore[operator]
         learning = torch.is_grad_enabled() and any(table.requires_grad for table in gate.parameters())
         with torch.set_grad_enabled(learning):
-            return gate(Window(ids, mask, self.base.get_input_embeddings()), before)
+            return gate(Window(ids, mask, self.base.get_input_embeddings(), self._audition), before)
 
     def _replay(self, ids: Tensor, mask: Tensor) -> GateState:
         return self._filter(ids, mask, None)[1]

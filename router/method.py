@@ -72,8 +72,9 @@ def registered() -> dict[str, Method]:
     from moehub.router.arrow import Arrow
     from moehub.router.evidence import Evidence
     from moehub.router.lda import Lda
+    from moehub.router.likelihood import Likelihood
 
-    methods: tuple[Method, ...] = (Evidence(), Lda(), Arrow())
+    methods: tuple[Method, ...] = (Evidence(), Lda(), Likelihood(), Arrow())
     return {method.name: method for method in methods}
 
 

@@ -43,6 +43,8 @@ class RouterSettings:
     """Weight of the hidden states' evidence at each token (their smoothing spans about ten)."""
     lda_shrinkage: float = 0.01
     """Share of the mean variance mixed into the pooled covariance."""
+    likelihood_weight: float = 0.4
+    """Weight of the experts' own likelihood at each token."""
     arrow_temperature: float = 1.0
     """Softmax temperature of the `arrow` router."""
 
@@ -76,4 +78,4 @@ class RouterSettings:
 _CHANCES = ("rho", "calm_rho", "pace_change")
 _WEIGHTS = ("pair_weight", "triple_weight", "null_margin")
 _STRENGTHS = ("unigram_strength", "pair_strength", "triple_strength", "least_count")
-_POSITIVE = ("kappa", *_STRENGTHS, "lda_weight", "arrow_temperature")
+_POSITIVE = ("kappa", *_STRENGTHS, "lda_weight", "likelihood_weight", "arrow_temperature")

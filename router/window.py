@@ -12,6 +12,10 @@ Memory = tuple[Tensor, ...]
 """What one method remembers: tensors whose first dimension is the batch."""
 
 
+Alone = Callable[[Tensor, Tensor, Memory], tuple[Tensor, Memory]]
+"""Token ids [B, T], their mask and the memory before → log p of each token for every column [B, T, E], and after."""
+
+
 @dataclass(frozen=True)
 class Window:
     """The tokens of one forward."""
@@ -22,6 +26,8 @@ class Window:
     """bool [B, T]: False for padding."""
     embed: Callable[[Tensor], Tensor]
     """Token ids → the base's embeddings [B, T, H]; called only by methods that need them."""
+    alone: Alone | None = None
+    """What each expert alone makes of tokens; None where there is no model."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def test_methods_are_joined_in_one_order() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("oracle", "no router 'oracle', expected evidence, lda, arrow"),
+        ("oracle", "no router 'oracle', expected evidence, lda, likelihood, arrow"),
         ("lda+lda", "names a method twice"),
         ("arrow+lda", "'arrow' decides in each layer and cannot be joined"),
     ],
