@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--recipe", type=click.Path(path_type=Path), help="YAML with base, experts, null, router, embed_base.")
 @click.option("--null", help="Generic text, or statistics: where the base answers alone.")
 @click.option("--top-k", type=int, help="Experts per token, at most. [default: 2]")
-@click.option("--router", help="evidence, likelihood, lda or arrow; + joins them, as evidence+likelihood. [default: evidence]")
+@click.option("--router", help="evidence, likelihood, lda or arrow; + joins them. [default: evidence]")
 @click.option("--set", "assignments", multiple=True, help="A router setting, as kappa=0.4. Repeat it.")
 @click.option("--embed-base", is_flag=True, help="Copy the base into the folder, so that it stands alone.")
 @click.option("--into", type=click.Path(path_type=Path), help="Change the MoE in this folder.")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.quality.setup import small
-from benchmarks.quality.texts import GENERIC, Domain, Texts
-from benchmarks.quality.world import PAIR_BITS, World
+from benchmarks.quality.texts import GENERIC, Domain, Texts, said
+from benchmarks.quality.world import PAIR_BITS, TRIPLE_BITS, World
 from moehub import base as bases
 from moehub.experts.examples import Completion, Example, Text
 from tests.builders import tiny_base, tiny_expert
@@ -39,8 +39,11 @@ def make_bench(folder: Path) -> World:
             text=saying * 20,
             seed=number,
             pair_bits=PAIR_BITS,
+            triple_bits=TRIPLE_BITS,
         )
-    texts = Texts(tuple(map(_domain, SAYINGS)), (_plain("none", "una frase que nadie conoce. "),), _generic(), ())
+    generic = _generic()
+    read = tuple(said(example) for example in generic.train)
+    texts = Texts(tuple(map(_domain, SAYINGS)), (_plain("none", "una frase que nadie conoce. "),), generic, read)
     setup = dataclasses.replace(setup, expert=dataclasses.replace(setup.expert, max_steps=1))
     return World(folder, texts, setup, bases.find(str(base)), 0)
 
