@@ -43,7 +43,7 @@ class RouterSettings:
     """Weight of the hidden states' evidence at each token (their smoothing spans about ten)."""
     lda_shrinkage: float = 0.01
     """Share of the mean variance mixed into the pooled covariance."""
-    likelihood_weight: float = 0.4
+    likelihood_weight: float = 0.6
     """Weight of the experts' own likelihood at each token."""
     arrow_temperature: float = 1.0
     """Softmax temperature of the `arrow` router."""
