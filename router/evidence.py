@@ -12,7 +12,6 @@ and the null's. λ keeps what somebody happened to say a few times from deciding
 rare token's counts differ by chance. The evidence of a token is the sum over the three kinds, each with a weight.
 
 Generic text comes as a mixture of parts (`moehub.experts.faces`), each a column of its own; what they get is nobody's.
-They are given up a margin per token, as whoever knows the domain is to answer where both know it as well.
 
 Values are rounded to multiples of 2⁻¹² nats, so that they do not depend on which of two equally good logarithms a
 machine has.

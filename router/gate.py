@@ -62,6 +62,9 @@ class PosteriorGate(nn.Module):
         """
         super().__init__()
         self.faces = faces if has_null else 0
+        # Nobody is as probable as anybody, however many faces that is.
+        each = [1.0] * experts + [1.0 / max(self.faces, 1)] * self.faces
+        self.shares = torch.tensor(each, dtype=torch.float64) / sum(each)
         self.sources = nn.ModuleList(sources)
         self.settings = settings
         self.experts, self.has_null = experts, has_null
@@ -69,7 +72,7 @@ class PosteriorGate(nn.Module):
     def begin(self, batch: int, device: torch.device) -> GateState:
         """Return the state before the first token."""
         return GateState(
-            pace.start(batch, len(self.settings.rates), self.experts + self.faces, _filter_device(device)),
+            pace.start(batch, len(self.settings.rates), self.shares.to(_filter_device(device))),
             tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
         )
 
@@ -93,6 +96,7 @@ class PosteriorGate(nn.Module):
             state.belief,
             rates=settings.rates,
             change=settings.pace_change,
+            shares=self.shares.to(state.belief.device),
         )
         believed = belief.sum(2)
         if self.faces > 1:

@@ -2,14 +2,15 @@
 
 Shapes: B batch, T tokens, E experts (the null expert among them), N chunks of C tokens.
 
-    p_t ∝ [(1−ρ)·p_{t−1} + ρ/E] · exp(ℓ_t)
+    p_t ∝ [(1−ρ)·p_{t−1} + ρ·π] · exp(ℓ_t)
 
-is the forward filter of a hidden Markov chain that keeps its state with probability 1−ρ and otherwise
-draws a new one at random (Rabiner 1989, "A tutorial on hidden Markov models", section III.A).
+is the forward filter of a hidden Markov chain that keeps its state with probability 1−ρ and otherwise draws a new
+one at random, e with probability π(e), 1/E where nothing else is said (Rabiner 1989, "A tutorial on hidden Markov
+models", section III.A).
 `filter_loop` is this definition; `filter_chunked` unrolls it within chunks. Unrolled, the unnormalised mass
 of an expert is a sum over the time s of its last switch. With R_t = Σ_{u≤t} (ℓ_u + log(1−ρ)) and m_t = Σ_e a_t(e),
 
-    a_t(e) = exp R_t(e) · [ p_0(e) + ρ/(E(1−ρ)) · Σ_{s≤t} m_{s−1} · exp(−R_{s−1}(e)) ],   m_0 = 1,
+    a_t(e) = exp R_t(e) · [ p_0(e) + π(e)·ρ/(1−ρ) · Σ_{s≤t} m_{s−1} · exp(−R_{s−1}(e)) ],   m_0 = 1,
 
 so that the C totals m of a chunk solve a triangular system and the rest has no recursion.
 """
@@ -29,34 +30,34 @@ def start(batch: int, experts: int, device: torch.device) -> Tensor:
     return torch.full((batch, experts), 1.0 / experts, dtype=torch.float64, device=device)
 
 
-def filter_loop(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
+def filter_loop(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
     """Return the posterior after each token, [B, T, E], from log evidence [B, T, E] and the posterior before [B, E].
 
-    Plain twin of `filter_chunked`: one step per token.
+    `shares` is π, [E]; None: all alike. Plain twin of `filter_chunked`: one step per token.
     """
     likelihood = relative(evidence, prior).exp()
     steps = []
     for step in likelihood.unbind(1):
-        mass = switched(prior, rho) * step
+        mass = switched(prior, rho, shares) * step
         prior = mass / mass.sum(-1, keepdim=True)
         steps.append(prior)
     return torch.stack(steps, 1) if steps else likelihood
 
 
-def filter_chunked(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
+def filter_chunked(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
     """Return what `filter_loop` returns, in T / 16 sequential steps instead of T."""
     batch, length, experts = evidence.shape
     if length < CHUNK:
-        return filter_loop(evidence, prior, rho)
+        return filter_loop(evidence, prior, rho, shares)
     # Tokens without evidence fill the last chunk; what they would have become is cut off again.
     padding = -length % CHUNK
     padded = torch.nn.functional.pad(relative(evidence, prior), (0, 0, 0, padding))
     running = (padded + math.log1p(-rho)).view(batch, -1, CHUNK, experts).cumsum(2)
     grown = running.exp()
     shrunk = torch.cat([torch.ones_like(grown[:, :, :1]), (-running[:, :, :-1]).exp()], 2)
-    redraw = rho / experts / (1 - rho)
+    redraw = rho / (1 - rho) * (torch.full_like(prior[0], 1 / experts) if shares is None else shares)
     # weights[t, s] = mass at t per unit of mass that was redrawn when token s came, for s ≤ t.
-    weights = redraw * (grown @ shrunk.mT).tril()
+    weights = ((grown * redraw) @ shrunk.mT).tril()
     system = torch.eye(CHUNK).to(weights) - torch.nn.functional.pad(weights[..., 1:], (0, 1))
     inverse = torch.linalg.solve_triangular(system, torch.eye(CHUNK).to(weights), upper=False, unitriangular=True)
 
@@ -75,9 +76,9 @@ def filter_chunked(evidence: Tensor, prior: Tensor, rho: float) -> Tensor:
     return posterior.view(batch, length + padding, experts)[:, :length]
 
 
-def switched(posterior: Tensor, rho: float) -> Tensor:
+def switched(posterior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
     """Return what is expected of the next token's author, after a posterior [..., E]."""
-    return (1 - rho) * posterior + rho / posterior.shape[-1]
+    return (1 - rho) * posterior + rho * (1 / posterior.shape[-1] if shares is None else shares)
 
 
 def relative(evidence: Tensor, prior: Tensor) -> Tensor:

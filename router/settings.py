@@ -17,7 +17,7 @@ class RouterSettings:
     """Experts per token, at most; the null expert counts as one."""
     threshold: float = 0.05
     """Gate weights below this are dropped."""
-    kappa: float = 0.3
+    kappa: float = 0.25
     """Tempers the counts' evidence: that of neighbouring tokens is correlated."""
     rho: float = 0.02
     """Chance that a restless text changes its author at a token."""
@@ -37,7 +37,7 @@ class RouterSettings:
     """Weight of a pair's evidence beside its token's."""
     triple_weight: float = 1.5
     """Weight of a triple's evidence beside its token's."""
-    null_margin: float = 0.05
+    null_margin: float = 0.0
     """Nats a token by which an expert may explain a text worse than generic text does and still answer."""
     lda_weight: float = 0.05
     """Weight of the hidden states' evidence at each token (their smoothing spans about ten)."""

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -190,3 +191,24 @@ def test_the_filter_stays_off_devices_without_doubles() -> None:
     assert _filter_device(torch.device("mps")).type == "cpu"
     assert _filter_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
     assert gate("evidence").begin(2, CPU).belief.dtype == torch.float64
+
+
+def test_nobody_is_as_probable_as_anybody() -> None:
+    """However many faces generic text has, the null expert begins with one share, and gets what its faces get."""
+    whole = statistics("null")
+    halves = [
+        count([text(*part, tokens=3000, seed=3)], tokenizer="t", vocabulary=VOCABULARY, pair_bits=8)
+        for part in ((0, 15), (15, 30))
+    ]
+    contributors = [Contributor(name, statistics(name), dict) for name in ("law", "code")]
+    settings = RouterSettings()
+    (method,) = parse("evidence")
+    tables = flatten("evidence", method.solve(contributors, dataclasses.replace(whole, faces=tuple(halves)), settings))
+    one = load_gate(tables, settings, names=["code", "law"], has_null=True)
+    assert isinstance(one, PosteriorGate)
+    state = one.begin(1, CPU)
+    assert one.faces == 2
+    torch.testing.assert_close(state.belief.sum(1)[0], torch.tensor([1 / 3, 1 / 3, 1 / 6, 1 / 6], dtype=torch.float64))
+    filtered, _ = one(window(BATCH), one.begin(3, CPU))
+    assert filtered.shape == (3, 40, 3)
+    torch.testing.assert_close(filtered.sum(-1), torch.ones(3, 40, dtype=torch.float64))

@@ -22,6 +22,19 @@ def test_chunks_equal_the_loop(experts: int, tokens: int) -> None:
     )
 
 
+@pytest.mark.parametrize("tokens", [1, CHUNK, 5 * CHUNK + 3])
+def test_chunks_equal_the_loop_with_shares(tokens: int) -> None:
+    """Where a new author is drawn by shares, chunks and recursion agree, and equal shares are none."""
+    given, prior = evidence(3, tokens, 4), start(3, 4, CPU)
+    shares = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    loop = filter_loop(given, prior, RHO, shares)
+    torch.testing.assert_close(filter_chunked(given, prior, RHO, shares), loop, atol=1e-12, rtol=1e-10)
+    assert not torch.allclose(loop, filter_loop(given, prior, RHO), atol=1e-6)
+    torch.testing.assert_close(
+        filter_loop(given, prior, RHO, torch.full_like(shares, 0.25)), filter_loop(given, prior, RHO)
+    )
+
+
 def test_the_loop_is_bayes_rule() -> None:
     """One step is prior times likelihood, with the prior mixed by the chance of a switch."""
     given, prior = torch.tensor([[[0.5, -1.0, 2.0]]]), torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64)
