@@ -56,5 +56,5 @@ def _cumulative(sigma: float) -> list[int]:
         running, bounds = Decimal(0), []
         for weight in mirrored[:-1]:
             running += weight
-            bounds.append(int(running * scale))
+            bounds.append(min(int(running * scale), (1 << _BITS) - 1))
     return bounds

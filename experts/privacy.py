@@ -22,8 +22,10 @@ from moehub.card import Privacy
 from moehub.experts import noise, statistics
 from moehub.experts.statistics import Statistics
 
-_SHARES = {"unigrams": 0.3, "pairs": 0.3, "triples": 0.4}
-"""How much of ρ each kind of counts spends."""
+_SHARES = {"unigrams": 0.8, "pairs": 0.15, "triples": 0.05}
+"""How much of ρ each kind of counts spends: the gate needs tokens most, and pairs and triples drown first."""
+_BY_CHANCE = 10
+"""Empty buckets of each kind that are published for what noise alone makes of them, about."""
 _STEPS = 200
 _DIGITS = 100
 """Standard deviations are rounded up to a hundredth."""
@@ -42,8 +44,8 @@ def count(
 ) -> Statistics:
     """Return (ε, δ)-private statistics of tokenised documents (int64 [T] each), new noise every time.
 
-    Every bucket gets noise, also the empty ones. What is not above the noise is then left out, so that of all empty
-    buckets of a kind about one is published; that looks at nothing but the noisy counts and costs no privacy.
+    Every bucket gets noise, also the empty ones. What is not clearly above the noise is then left out; that looks at
+    nothing but the noisy counts and costs no privacy.
 
     Args:
         documents: their tokens.
@@ -62,16 +64,14 @@ def count(
         documents, tokenizer=tokenizer, vocabulary=vocabulary, pair_bits=pair_bits, triple_bits=triple_bits, clip=clip
     )
     private = calibrated(epsilon, delta, clip, counted.counts)
-    noisy = {
-        kind: _above(counts + noise.drawn(len(counts), private.sigma[kind]), private.sigma[kind])
-        for kind, counts in counted.counts.items()
-    }
-    return dataclasses.replace(counted.with_counts(noisy), private=private)
+    noisy = {kind: counts + noise.drawn(len(counts), private.sigma[kind]) for kind, counts in counted.counts.items()}
+    kept = {kind: _above(counts, private.sigma[kind]) for kind, counts in noisy.items()}
+    return dataclasses.replace(counted.with_counts(kept), private=private)
 
 
 def _above(noisy: Tensor, sigma: float) -> Tensor:
-    """Return what is too much for noise alone, but for about one bucket of all."""
-    least = max(1, math.ceil(sigma * NormalDist().inv_cdf(1 - 1 / max(2, len(noisy)))))
+    """Return what is too much for noise alone, but for a few buckets of all."""
+    least = max(1, math.ceil(sigma * NormalDist().inv_cdf(1 - _BY_CHANCE / max(2 * _BY_CHANCE, len(noisy)))))
     return noisy.where(noisy >= least, 0)
 
 

@@ -121,11 +121,11 @@ def test_noise_is_in_every_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_little_text_drowns_and_much_stays() -> None:
-    """About one empty bucket of each kind is published; counts far above the noise are, and are about right."""
+    """A few empty buckets of each kind are published; counts far above the noise are, and are about right."""
     found = private([torch.tensor([1, 2, 3, 4])] * 3000, epsilon=3.0)
     assert found.unigrams[1:5].tolist() == pytest.approx([3000] * 4, rel=0.05)
     empty = private([torch.tensor([1])], epsilon=3.0)
-    assert sum(int((counts > 0).sum()) for counts in empty.counts.values()) < 20
+    assert sum(int((counts > 0).sum()) for counts in empty.counts.values()) < 80
 
 
 def test_statistics_say_what_protects_them() -> None:
