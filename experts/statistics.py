@@ -164,7 +164,7 @@ class Statistics:
             whole = _counted(facts, tensors, "")
             faces = tuple(_counted(facts, tensors, _face(number)) for number in range(_number_of_faces(facts)))
             return dataclasses.replace(whole, features=_features(tensors, facts), private=_private(facts), faces=faces)
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise ExpertError(f"these are no router statistics ({error}): count again") from error
 
     def save(self, path: Path) -> None:
@@ -365,7 +365,10 @@ def _dense(tensors: dict[str, Tensor], name: str, size: int) -> Tensor:
 def _private(facts: Mapping[str, Any]) -> Privacy | None:
     if facts.get("private") is None:
         return None
-    said = config.from_mapping(Privacy, facts["private"], source="what its metadata say of noise")
+    try:
+        said = config.from_mapping(Privacy, facts["private"], source="its metadata")
+    except ConfigError as error:
+        raise ValueError(f"its metadata say {facts['private']!r:.200} of noise") from error
     private = dataclasses.replace(said, sigma={kind: float(sigma) for kind, sigma in said.sigma.items()})
     numbers = (private.epsilon, private.delta, private.clip, *private.sigma.values())
     if private.sigma.keys() != sizes(facts).keys() or not all(0 < number < math.inf for number in numbers):

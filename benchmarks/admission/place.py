@@ -16,7 +16,7 @@ from moehub.experts.data import SEPARATOR, read
 from moehub.experts.statistics import Statistics, count
 from tests.world import World
 
-_PAIR_BITS = 16
+_PAIR_BITS, _TRIPLE_BITS = 16, 18
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,13 @@ def _statistics(path: Path) -> Statistics:
 def _count(place: Place) -> Statistics:
     tokenizer = place.base.load_tokenizer()
     documents = [one.seen for one in tokens.encode(tokenizer, read([place.generic]))]
-    counted = count(documents, tokenizer=tokenizer_digest(tokenizer), vocabulary=len(tokenizer), pair_bits=_PAIR_BITS)
+    counted = count(
+        documents,
+        tokenizer=tokenizer_digest(tokenizer),
+        vocabulary=len(tokenizer),
+        pair_bits=_PAIR_BITS,
+        triple_bits=_TRIPLE_BITS,
+    )
     embedding = place.base.load_model().get_input_embeddings().weight
     sums = features.sums(documents, embedding, features.recipe_for(embedding.shape[1]))
     return dataclasses.replace(counted, features=sums)

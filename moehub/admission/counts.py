@@ -63,14 +63,17 @@ def statistics_tensors(subject: Subject, at_hand: AtHand, policy: Policy) -> Ite
     """The statistics are as many indices as counts of each kind, and sums of features where announced."""
     if subject.counts is None:
         return
-    expected, entries = _expected(_facts(subject)), _entries(subject.counts)
+    facts, entries = _facts(subject), _entries(subject.counts)
+    if facts.keys() != _keys(facts):
+        return  # That is for `statistics_metadata`.
+    expected = _expected(facts)
     for name in sorted(expected.keys() ^ entries.keys()):
         what = "lacks" if name in expected else "holds"
         yield Fault(f"{STATISTICS_FILE} {what} the tensor {quoted(name)}", _COUNT)
     for name, dtype in expected.items():
         if name in entries and entries[name].dtype != dtype:
             yield Fault(f"{name} in {STATISTICS_FILE} is {entries[name].dtype}, expected {dtype}", _COUNT)
-    for kind in _kinds(_facts(subject)):
+    for kind in _kinds(facts):
         first, second = f"{kind}.index", f"{kind}.count"
         if {first, second} <= entries.keys() and not _alike(entries[first], entries[second]):
             yield Fault(f"{first} and {second} in {STATISTICS_FILE} are not as many in one row", _COUNT)

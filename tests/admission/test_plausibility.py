@@ -10,12 +10,16 @@ from moehub.admission.gate import examine
 from moehub.admission.plausibility import evenness
 from moehub.admission.registry import registered
 from moehub.card import STATISTICS_FILE, Federated, Stage, read_card
+from moehub.experts import privacy
 from moehub.experts.folder import seal
 from moehub.experts.statistics import Statistics, count
 from tests.attacks.honest import honest, routing_at_hand
 from tests.world import World
 
-CODES = ("something-counted", "counted-vocabulary", "suppressed-counts", "pair-total", "pair-peaks", "even-counts")
+CODES = (
+    *("something-counted", "counted-vocabulary", "suppressed-counts", "pair-total", "triple-total", "pair-peaks"),
+    "even-counts",
+)
 CHECKS = tuple(one for one in registered() if one.code in (*CODES, "counts-trained-on"))
 
 
@@ -26,7 +30,8 @@ def codes(
     shutil.copytree(honest(world), folder)
     counted.save(folder / STATISTICS_FILE)
     stage = Stage("pretrain", tokens=int(counted.unigrams.sum()) + 1, steps=1, examples=documents, seconds=1.0)
-    seal(folder, dataclasses.replace(read_card(folder), stages=(stage,), federation=federation))
+    card = dataclasses.replace(read_card(folder), stages=(stage,), federation=federation, private=counted.private)
+    seal(folder, card)
     return {refusal.code for refusal in examine(folder, routing_at_hand(world), checks=CHECKS).refusals}
 
 
@@ -111,6 +116,19 @@ def test_evenness_is_between_nothing_and_one() -> None:
     assert evenness(torch.tensor([0, 7, 0])) == 0.0
     assert evenness(torch.tensor([3, 0, 3, 3])) == pytest.approx(1.0)
     assert evenness(torch.tensor([1, 3])) == pytest.approx((0.25 * math.log(4) + 0.75 * math.log(4 / 3)) / math.log(2))
+
+
+def test_counts_with_noise_are_admitted(world: World, tmp_path: Path) -> None:
+    """They are no text's, so what holds of a text is not asked of them; it is said that it was not."""
+    tokenizer, vocabulary = read_card(honest(world)).base.tokenizer, text(world, 0).vocabulary
+    chances = 1 / torch.arange(1.0, vocabulary + 1)
+    documents = [torch.multinomial(chances, 40, replacement=True) for _ in range(2000)]
+    sizes = {"vocabulary": vocabulary, "pair_bits": 10, "triple_bits": 10}
+    noisy = privacy.count(documents, tokenizer=tokenizer, **sizes, epsilon=5.0, delta=1e-6, clip=64)
+    assert codes(world, tmp_path / "expert", noisy, documents=2000) == set()
+    skipped = {one.code: one.reason for one in examine(tmp_path / "expert", routing_at_hand(world)).skipped}
+    for code in ("pair-total", "triple-total", "pair-peaks"):
+        assert "carry noise" in skipped[code]
 
 
 def test_few_kinds_of_tokens_may_be_even(world: World, tmp_path: Path) -> None:

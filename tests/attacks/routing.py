@@ -13,7 +13,7 @@ from torch import Tensor
 
 from moehub.admission.at_hand import AtHand
 from moehub.admission.sampling import expected_pairs
-from moehub.card import STATISTICS_FILE, read_card
+from moehub.card import STATISTICS_FILE, Privacy, read_card
 from moehub.experts.folder import seal
 from moehub.experts.statistics import Statistics, pair_bucket
 from tests.attacks import Attack
@@ -98,6 +98,16 @@ def _many_triples(found: Statistics, _: World) -> Statistics:
 
 def _no_triples(found: Statistics, _: World) -> Statistics:
     return replace(found, triples=torch.zeros(256, dtype=torch.int64))
+
+
+def _hidden_by(sigma: float) -> Change:
+    """Return what says that noise hides each document, whatever is true of it."""
+
+    def said(found: Statistics, _: World) -> Statistics:
+        private = Privacy(1.0, 1e-6, 64, dict.fromkeys(found.counts, sigma))
+        return replace(found, private=private, features=None)
+
+    return said
 
 
 def _one_token(found: Statistics, _: World) -> Statistics:
@@ -205,6 +215,8 @@ ATTACKS = [
     _impossible("statistics that count nothing", "something-counted", _nothing),
     _impossible("one kind of tokens more", "counted-vocabulary", _more_kinds, counts_at_hand),
     _impossible("counts that were said to be suppressed", "suppressed-counts", _unsuppressed),
+    _impossible("noise that the card knows nothing of", "stated-privacy", _hidden_by(100.0)),
+    _impossible("less noise than it promises", "stated-privacy", _hidden_by(1.0)),
     _impossible("more pairs than tokens", "pair-total", _too_many_pairs),
     _impossible("tokens without pairs", "pair-total", _no_pairs),
     _impossible("one token counted fifty times as often as all", "pair-total", _one_token),

@@ -89,6 +89,11 @@ def _said(**facts: object) -> Make:
     return with_header(rewrite, file=STATISTICS_FILE)
 
 
+def _noise(sigma: float, *more: str) -> dict[str, object]:
+    kinds = ("unigrams", "pairs", "triples", *more)
+    return {"epsilon": 1.0, "delta": 1e-6, "clip": 64, "sigma": dict.fromkeys(kinds, sigma)}
+
+
 def _unsaid(text: str) -> Make:
     return with_header(lambda header, data: (header | {"__metadata__": {"moehub": text}}, data), file=STATISTICS_FILE)
 
@@ -184,6 +189,9 @@ ATTACKS = (
     Attack("2^60 pairs", "statistics-metadata", _said(pair_bits=60)),
     Attack("2^28 pairs", "statistics-metadata", _said(pair_bits=28)),
     Attack("2^60 triples", "statistics-metadata", _said(triple_bits=60)),
+    Attack("noise of nothing", "statistics-metadata", _said(private={"epsilon": 1})),
+    Attack("noise without end", "statistics-metadata", _said(private=_noise(1e300))),
+    Attack("noise of a fourth kind", "statistics-metadata", _said(private=_noise(9.0, "quadruples"))),
     Attack("vocabulary of a billion", "statistics-metadata", _said(vocabulary=10**9)),
     Attack("statistics of another tokenizer", "statistics-tokenizer", _said(tokenizer="0" * 64)),
     Attack("counts of half a token", "statistics-tensors",

@@ -211,6 +211,7 @@ def test_a_strangers_arrays_are_read_strictly(facts: dict[str, Any], arrays: dic
         Statistics.from_arrays({**own, **facts}, {**counts, **arrays})
 
 
+ENDLESS = dict.fromkeys(("unigrams", "pairs", "triples"), "inf")
 METADATA: dict[str, Any] = {
     "format": 1,
     "tokenizer": "t",
@@ -255,6 +256,9 @@ def _set(name: str, value: Tensor) -> Callable[[dict[str, Tensor]], Any]:
         (_set("triples.index", torch.tensor([128], dtype=torch.int32)), {}),
         (None, {"triple_bits": 60}),
         (None, {"triple_bits": "7"}),
+        (None, {"private": {"epsilon": 1.0}}),
+        (None, {"private": {"epsilon": 1.0, "delta": 1e-6, "clip": 9, "sigma": {"unigrams": 1.0}}}),
+        (None, {"private": {"epsilon": 1.0, "delta": 1e-6, "clip": 9, "sigma": ENDLESS}}),
         (None, SUMS),
         (lambda tensors: tensors.update({"features.sum": torch.ones(3), "features.gram": torch.ones(3, 3)}), SUMS),
         (
