@@ -79,6 +79,26 @@ def bf16_is_quick() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
 
 
+def tokenizer_of(documents: Sequence[str], vocabulary: int) -> "PreTrainedTokenizerFast":
+    """Return a byte-level tokenizer of that many ids, made for the documents; each digit is a token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|pad|>", _END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token=_END)  # noqa: S106
+
+
 def _key(documents: Sequence[str], config: BaseConfig) -> str:
     text = hashlib.sha256("\0".join(documents).encode()).hexdigest()
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -92,7 +112,7 @@ def _train(documents: Sequence[str], config: BaseConfig, output: Path) -> None:
 
     from moehub.base import quiet_transformers
 
-    tokenizer = _tokenizer(documents, config.vocabulary)
+    tokenizer = tokenizer_of(documents, config.vocabulary)
     blocks = _blocks(documents, tokenizer, config.context)
     set_seed(config.seed)
     architecture = LlamaConfig(
@@ -139,25 +159,6 @@ def _train(documents: Sequence[str], config: BaseConfig, output: Path) -> None:
         trainer.train()
         model.to(torch.bfloat16 if bf16_is_quick() else torch.float32).save_pretrained(output)
     tokenizer.save_pretrained(output)
-
-
-def _tokenizer(documents: Sequence[str], vocabulary: int) -> "PreTrainedTokenizerFast":
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|pad|>", _END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(documents, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token=_END)  # noqa: S106
 
 
 def _blocks(documents: Sequence[str], tokenizer: "PreTrainedTokenizerFast", context: int) -> "list[Tensor]":

@@ -1,0 +1,1 @@
+"""What published counts give away, and what protecting them costs the gate."""
