@@ -20,7 +20,7 @@ from torch import Tensor
 
 from moehub.router import posterior
 
-Filter = Callable[[Tensor, Tensor, float], Tensor]
+Filter = Callable[[Tensor, Tensor, float | Tensor], Tensor]
 
 
 def start(batch: int, rates: int, experts: int, device: torch.device) -> Tensor:
@@ -29,7 +29,12 @@ def start(batch: int, rates: int, experts: int, device: torch.device) -> Tensor:
 
 
 def follow(
-    evidence: Tensor, belief: Tensor, *, rates: Sequence[float], change: float, chain: Filter = posterior.filter_chunked
+    evidence: Tensor,
+    belief: Tensor,
+    *,
+    rates: Sequence[float | Tensor],
+    change: float | Tensor,
+    chain: Filter = posterior.filter_chunked,
 ) -> Tensor:
     """Return the joint belief in rate and expert after each token, float64 [B, T, M, E]; all of it sums to one.
 
