@@ -147,7 +147,7 @@ class OpenGate(TunedGate):
         learned = [name for name, value in self.began.items() if value > 0] if numbers else []
         self.shifts = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in learned})
         self.correction.requires_grad_(requires_grad=True)
-        self._start = {name: tensor.detach().clone() for name, tensor in self.learned().items()}
+        self._start = {name: _kept(parameter) for name, parameter in self.learned().items()}
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return every parameter by the name that it has in an update: `number/…`, `bias`, and `weight`."""
@@ -157,15 +157,13 @@ class OpenGate(TunedGate):
 
     def change(self) -> dict[str, Tensor]:
         """Return how far each parameter is from where it began, float64 on the CPU."""
-        return {
-            name: (now.detach().double() - self._start[name].double()).cpu() for name, now in self.learned().items()
-        }
+        return {name: _kept(parameter) - self._start[name] for name, parameter in self.learned().items()}
 
     @torch.no_grad()
     def move(self, change: Mapping[str, Tensor]) -> None:
         """Put each parameter this far from where it began; the inverse of `change`."""
         for name, parameter in self.learned().items():
-            parameter.copy_(self._start[name].double() + change[name].to(parameter.device))
+            parameter.copy_(self._start[name] + change[name])
 
     @torch.no_grad()
     def numbers(self) -> dict[str, float]:
@@ -215,7 +213,12 @@ def open_gate(gate: PosteriorGate | TunedGate, *, hidden: int | None, numbers: b
         correction = Correction(
             correction.bias.data, correction.bias.data.new_zeros(len(correction.bias), recipe.dimensions), recipe
         )
-    return OpenGate(prior, correction, facts, numbers=numbers).to(correction.bias.device)
+    return OpenGate(prior, correction, facts, numbers=numbers)
+
+
+def _kept(parameter: Tensor) -> Tensor:
+    """Return a copy, float64 on the CPU: differences of float32 are exact in it."""
+    return parameter.detach().cpu().double().clone()
 
 
 def _put(gate: PosteriorGate, values: Mapping[str, Tensor] | Mapping[str, float]) -> None:

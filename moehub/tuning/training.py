@@ -128,7 +128,7 @@ def opened_gate(opened: Opened, config: TuneConfig) -> OpenGate:
             "merge with --router evidence"
         )
     hidden = model.get_input_embeddings().weight.shape[1] if config.correction else None
-    opening = open_gate(gate, hidden=hidden, numbers=config.numbers)
+    opening = open_gate(gate, hidden=hidden, numbers=config.numbers).to(model.base.device)
     if len(opening.correction.bias) < 2:
         raise RouterError(
             "this MoE has one expert and no null expert, so its gate has nothing to decide: add an expert"
