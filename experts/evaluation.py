@@ -45,7 +45,7 @@ def evaluate_loss(model: Any, rows: Sequence[Row], *, batch_tokens: int = _BATCH
     model.eval()
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     try:
-        for batch in _batches(rows, batch_tokens):
+        for batch in batches(rows, batch_tokens):
             inputs = {name: tensor.to(device) for name, tensor in collate(batch).items()}
             labels = inputs.pop("labels")
             total += summed_loss(model(**inputs, use_cache=False).logits, labels).double().cpu()
@@ -55,7 +55,7 @@ def evaluate_loss(model: Any, rows: Sequence[Row], *, batch_tokens: int = _BATCH
     return float(total) / tokens if tokens else float("nan"), tokens
 
 
-def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """Yield rows of like length together, at most `batch_tokens` in a batch with its padding."""
     batch: list[Row] = []
     for row in sorted(rows, key=lambda one: len(one.ids), reverse=True):

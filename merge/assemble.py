@@ -5,6 +5,7 @@ tables come from their statistics in closed form. Equal sets of experts give equ
 """
 
 import contextlib
+import dataclasses
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -27,13 +28,15 @@ from moehub.merge.configuration import MoehubConfig
 from moehub.merge.lock import LOCK_FILE, Lock, LockedExpert, LockedNull
 from moehub.merge.null import NULL_FOLDER
 from moehub.merge.plan import Plan, contributor
+from moehub.merge.source import Source
+from moehub.merge.tuned import TUNED_FILE, Tuned
 from moehub.router.method import flatten, is_face, parse
 
 CONFIG_FILE = "config.json"
 ROUTER_FILE = "router.safetensors"
 BASE_FOLDER, EXPERTS_FOLDER = "base", "experts"
-_MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE, MEASURED_FILE})
-"""What a change does not take over; signature and evaluation would no longer hold."""
+_MADE_ANEW = frozenset({CONFIG_FILE, ROUTER_FILE, LOCK_FILE, README, MOE_SIGNATURE, MEASURED_FILE, TUNED_FILE})
+"""What a change does not take over; signature, evaluation and tuning would no longer hold."""
 TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -166,11 +169,17 @@ def _write_descriptions(plan: Plan, folder: Path, *, embed_base: bool) -> None:
     )
     _write(folder / LOCK_FILE, lock.to_json())
     _write(folder / CONFIG_FILE, files.to_json(_config(plan, experts, embed_base=embed_base)))
+    write_card(folder, lock, plan.sources)
+
+
+def write_card(folder: Path, lock: Lock, sources: Sequence[Source], tuned: Tuned | None = None) -> None:
+    """Write the README.md of a MoE, made from its lock, its experts' cards and how its gate was tuned."""
     card = render_moe(
-        name="+".join(one.name for one in experts),
-        base=plan.base.pin,
-        experts=[(source.expert.card, source.pinned) for source in plan.sources],
-        router=plan.settings.to_dict(),
+        name="+".join(source.expert.name for source in sources),
+        base=lock.base,
+        experts=[(source.expert.card, source.pinned) for source in sources],
+        router=lock.router.to_dict(),
+        tuned=None if tuned is None else {**tuned.numbers, **dataclasses.asdict(tuned.facts)},
     )
     _write(folder / README, card)
 

@@ -15,11 +15,14 @@ from moehub.card import CARD_FILE
 from moehub.errors import BaseModelError, ConfigError, MergeError
 from moehub.experts.adapter import Adapter, map_adapter
 from moehub.experts.folder import Expert, open_expert
+from moehub.merge import tuned as tuning
 from moehub.merge.assemble import BASE_FOLDER, CONFIG_FILE, EXPERTS_FOLDER, read_tables
 from moehub.merge.configuration import MoehubConfig
+from moehub.merge.tuned import TUNED_KEY, Tuned
 from moehub.router.arrow import ArrowGate
 from moehub.router.gate import PosteriorGate, load_gate
 from moehub.router.settings import RouterSettings
+from moehub.router.tuned import TunedGate
 
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -33,19 +36,22 @@ class Parts:
     base: Base
     experts: tuple[Expert, ...]
     adapters: tuple[Adapter, ...]
-    gate: PosteriorGate | ArrowGate
+    gate: PosteriorGate | ArrowGate | TunedGate
     settings: RouterSettings
+    """Of the untuned gate."""
 
 
-def load_parts(reference: str, *, base: str | None, hub_options: Mapping[str, Any]) -> Parts:
-    """Return the parts of the MoE in a folder or a hub's repo.
+def load_parts(
+    reference: str, *, base: str | None = None, tuned: bool = True, hub_options: Mapping[str, Any] | None = None
+) -> Parts:
+    """Return the parts of the MoE in a folder or a hub's repo; `tuned` is whether its gate is as it was tuned.
 
     Raises:
         MergeError: it is no MoE, or a part is missing, changed or damaged.
         ExpertError: an expert is not the one its card pins.
         BaseModelError: the base is missing or is another one.
     """
-    folder = _folder(reference, hub_options)
+    folder = _folder(reference, hub_options or {})
     config = read_moe_config(folder)
     settings = router_settings(config, folder)
     experts = tuple(open_expert(folder / EXPERTS_FOLDER / entry["name"]) for entry in config.experts)
@@ -58,9 +64,18 @@ def load_parts(reference: str, *, base: str | None, hub_options: Mapping[str, An
         find_base(config, folder, base),
         experts,
         tuple(map_adapter(expert) for expert in experts),
-        load_gate(read_tables(folder), settings, names=[expert.name for expert in experts], has_null=config.null),
+        _gate(folder, config, settings, [expert.name for expert in experts], tuned=tuned),
         settings,
     )
+
+
+def _gate(
+    folder: Path, config: MoehubConfig, settings: RouterSettings, names: list[str], *, tuned: bool
+) -> PosteriorGate | ArrowGate | TunedGate:
+    tables, record = read_tables(folder), read_tuned(config, folder)
+    if record is None or not tuned:
+        return load_gate(tables, settings, names=names, has_null=config.null)
+    return tuning.load(folder, record, tables, settings, names, null=config.null)
 
 
 def is_moe(folder: Path) -> bool:
@@ -94,15 +109,26 @@ def read_moe_config(folder: Path) -> MoehubConfig:
 
 
 def router_settings(config: MoehubConfig, folder: Path) -> RouterSettings:
-    """Return the router's settings.
+    """Return the settings of the router, before any tuning.
 
     Raises:
         MergeError: they are not those of this version.
     """
     try:
-        return settings_loader.from_mapping(RouterSettings, config.router, source=f"{folder}: router")
+        values = {name: value for name, value in config.router.items() if name != TUNED_KEY}
+        return settings_loader.from_mapping(RouterSettings, values, source=f"{folder}: router")
     except ConfigError as error:
         raise MergeError(str(error)) from error
+
+
+def read_tuned(config: MoehubConfig, folder: Path) -> Tuned | None:
+    """Return how the gate of a MoE was tuned, or None.
+
+    Raises:
+        MergeError: what its configuration says about it is damaged.
+    """
+    values = config.router.get(TUNED_KEY)
+    return None if values is None else tuning.parse(values, f"{folder}: router.{TUNED_KEY}")
 
 
 def find_base(config: MoehubConfig, folder: Path, override: str | None) -> Base:

@@ -49,11 +49,16 @@ class Lock:
     experts: tuple[LockedExpert, ...]
     """In canonical order: by name."""
     null: LockedNull | None = None
+    tuned: str | None = None
+    """sha256 of `tuned.safetensors`, where the gate was tuned: then the MoE cannot be made from this lock alone."""
     format: int = FORMAT
 
     def to_json(self) -> str:
         """Return the lock as the text of `merge.lock`."""
-        return files.to_json(dataclasses.asdict(self))
+        values = dataclasses.asdict(self)
+        if self.tuned is None:
+            del values["tuned"]
+        return files.to_json(values)
 
 
 def read_lock(path: Path) -> Lock:

@@ -21,6 +21,7 @@ from moehub.merge.lock import LOCK_FILE, Lock, read_lock
 from moehub.merge.null import keep_null, make_null
 from moehub.merge.plan import BaseModel, Null, Plan, make_plan
 from moehub.merge.source import Source
+from moehub.merge.tuned import TUNED_KEY
 from moehub.router.settings import RouterSettings
 
 
@@ -129,13 +130,20 @@ def prepare(
 
 
 @contextlib.contextmanager
-def prepare_again(lock_file: Path, *, hub: str | None = None, canary: Path | None = None) -> Iterator[Prepared]:
-    """Yield the plan for the MoE that a `merge.lock` describes.
+def prepare_again(
+    lock_file: Path, *, hub: str | None = None, canary: Path | None = None, untuned: bool = False
+) -> Iterator[Prepared]:
+    """Yield the plan for the MoE that a `merge.lock` describes; `untuned` is whether it may be without its tuning.
 
     Raises:
-        MergeError: a source is no longer what it was.
+        MergeError: a source is no longer what it was, or the MoE was tuned.
     """
     lock = read_lock(lock_file)
+    if lock.tuned is not None and not untuned:
+        raise MergeError(
+            f"the MoE of {lock_file} was tuned, and what its gate learned stands in its folder alone: copy the folder "
+            "to have it again, or make it with its gate from counts with --untuned"
+        )
     pinned = f"@{lock.base.revision}" if lock.base.revision else ""
     recipe = Recipe(
         base=f"{lock.location}{pinned}",
@@ -157,6 +165,7 @@ def prepare_change(
     remove: Sequence[str] = (),
     hub: str | None = None,
     canary: Path | None = None,
+    untuned: bool = False,
 ) -> Iterator[Change]:
     """Yield the plan for a MoE with experts added or removed; only what is added is read and checked.
 
@@ -166,11 +175,14 @@ def prepare_change(
         remove: names of experts that are in it.
         hub: a hub's URL or folder; None for the default one.
         canary: public text that no new expert may make the base much worse on.
+        untuned: whether what was tuned is dropped; a MoE that was tuned can be changed in no other way.
 
     Raises:
-        MergeError: it is no MoE, or an expert to remove is not in it.
+        MergeError: it is no MoE, an expert to remove is not in it, or it was tuned and `untuned` does not say that
+            this may go.
     """
     moe_config, lock = read_moe_config(moe), read_lock(moe / LOCK_FILE)
+    _check_tuning(moe, tuned=TUNED_KEY in moe_config.router, untuned=untuned)
     known = {one.name for one in lock.experts}
     absent = [name for name in remove if name not in known]
     if absent:
@@ -190,6 +202,16 @@ def prepare_change(
         added, refused = _parted(_compared(entrants, at_hand, null, [*added, *kept]))
         plan = make_plan(model, added, known=kept, null=null, settings=lock.router, refused=refused)
         yield Change(plan, moe, tuple(source.expert.name for source in added), lock.embed_base)
+
+
+def _check_tuning(moe: Path, *, tuned: bool, untuned: bool) -> None:
+    if tuned and not untuned:
+        raise MergeError(
+            f"{moe} was tuned: what its gate learned holds for exactly these experts, so none can be added or taken "
+            "out. With --untuned the tuning is dropped, and the gate is made of counts alone again; tune it afterwards"
+        )
+    if untuned and not tuned:
+        raise MergeError(f"{moe} was not tuned, so there is nothing to drop: leave --untuned out")
 
 
 def _at_hand(model: BaseModel, canary: Path | None, base: Base | None) -> AtHand:

@@ -26,6 +26,7 @@ from moehub.merge.load import Parts, load_parts
 from moehub.merge.mask import text_mask
 from moehub.merge.save import save_parts
 from moehub.merge.stack import shelve, stack
+from moehub.merge.tuned import TUNED_KEY
 from moehub.merge.without import Renumbered, gate_without
 from moehub.router.arrow import ArrowGate
 from moehub.router.backends import AUTO, BACKENDS, NATIVE, choose
@@ -34,6 +35,7 @@ from moehub.router.layer import MoELinear, Routing, Switchboard
 from moehub.router.method import NULL
 from moehub.router.native.shelf import Shelf
 from moehub.router.route import Route
+from moehub.router.tuned import TunedGate
 from moehub.router.window import GateState, Window
 
 
@@ -79,8 +81,8 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             self.sparse_layers, self.shelf = shelve(base, parts.adapters, self.board, base.dtype, limit=resident)
         else:
             self.sparse_layers = stack(base, parts.adapters, self.board)
-        self.gate: PosteriorGate | ArrowGate = parts.gate.to(base.device)
-        has_null = isinstance(self.gate, PosteriorGate) and self.gate.has_null
+        self.gate: PosteriorGate | ArrowGate | TunedGate = parts.gate.to(base.device)
+        has_null = not isinstance(self.gate, ArrowGate) and self.gate.has_null
         self._audition = Audition(base, self.board, experts=len(self.names), has_null=has_null)
         self.generation_config = base.generation_config
         # Our own configuration would make the base's anew at every call, a millisecond each.
@@ -100,6 +102,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         backend: str = AUTO,
         trainable: bool = False,
         resident: int | None = None,
+        tuned: bool = True,
         dtype: torch.dtype | str = "auto",
         device_map: Any = None,
         **others: Any,
@@ -114,6 +117,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             trainable: whether the experts are to be trained: then they are held as stacked parameters (`A` and `B` of
                 the layers in `sparse_layers`), else a CPU reads them from the files that they came in.
             resident: bytes that experts read from files may take in memory at a time; None: all may stay.
+            tuned: whether a gate that was tuned is taken as such, or as it was before.
             dtype: of the base and the experts; `auto` as the base was saved.
             device_map: passed to the base.
             others: `revision`, `token`, `cache_dir`, `attn_implementation` and the like, as for any model.
@@ -123,7 +127,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             BaseModelError: the base cannot be found, or is not the one the experts were trained on.
             RouterError: the backend that was asked for cannot be used here.
         """
-        parts = load_parts(str(pretrained_model_name_or_path), base=base_location, hub_options=others)
+        parts = load_parts(str(pretrained_model_name_or_path), base=base_location, tuned=tuned, hub_options=others)
         options = {key: value for key, value in others.items() if key in ("attn_implementation", "max_memory")}
         if device_map is not None:
             options["device_map"] = device_map
@@ -196,6 +200,20 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         nobody = 1 - dense.sum(-1, keepdim=True)
         return torch.cat([dense, nobody], -1).view(*input_ids.shape, experts + 1)
 
+    def window(self, ids: Tensor, mask: Tensor) -> Window:
+        """Return tokens as the gate reads them.
+
+        Args:
+            ids: int64 [B, T].
+            mask: bool [B, T], False for padding.
+        """
+        return Window(ids, mask, self.base.get_input_embeddings(), self._audition)
+
+    @property
+    def was_tuned(self) -> bool:
+        """Whether the MoE's gate was tuned, also where it was loaded as it was before."""
+        return TUNED_KEY in self.config.router
+
     @contextlib.contextmanager
     def forced(self, name: str) -> Iterator[None]:
         """Send every token to one expert, or with "null" to the base alone, within a `with` block.
@@ -219,10 +237,15 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         they are in memory, the gate as the folder's tables make it. A cache belongs to one side of the block.
 
         Raises:
-            RouterError: there is no such expert.
+            RouterError: there is no such expert, or the gate was tuned.
             MergeError: the MoE's folder is gone or was changed.
         """
         self._require(name, self.names)
+        if isinstance(self.gate, TunedGate):
+            raise RouterError(
+                f"the gate was tuned, and {name!r} cannot be taken out of it exactly: load the MoE with tuned=False, "
+                "which is its gate before it was tuned"
+            )
         if len(self.names) == 1:
             with self.forced(NULL):
                 yield
@@ -290,7 +313,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             before = gate.begin(len(ids), ids.device)  # type: ignore[operator]
         learning = torch.is_grad_enabled() and any(table.requires_grad for table in gate.parameters())
         with torch.set_grad_enabled(learning):
-            return gate(Window(ids, mask, self.base.get_input_embeddings(), self._audition), before)
+            return gate(self.window(ids, mask), before)
 
     def _replay(self, ids: Tensor, mask: Tensor) -> GateState:
         return self._filter(ids, mask, None)[1]

@@ -14,27 +14,35 @@ from moehub import files
 from moehub.card import ADAPTER_WEIGHTS, CARD_FILE
 from moehub.errors import MergeError
 from moehub.experts.folder import Expert, seal
-from moehub.merge.assemble import CONFIG_FILE, EXPERTS_FOLDER, read_tables
-from moehub.merge.load import Parts, refuse_foreign
+from moehub.hub.measured import MEASURED_FILE
+from moehub.hub.parcel import MOE_SIGNATURE
+from moehub.merge import tuned as tuning
+from moehub.merge.assemble import CONFIG_FILE, EXPERTS_FOLDER, read_tables, write_card
+from moehub.merge.load import Parts, read_moe_config, read_tuned, refuse_foreign
 from moehub.merge.lock import LOCK_FILE, read_lock
+from moehub.merge.merging import residents
 from moehub.merge.stack import unstack
+from moehub.merge.tuned import TUNED_FILE, TUNED_KEY, Tuned
 from moehub.router.gate import load_gate
 from moehub.router.layer import MoELinear, StackedLinear
+from moehub.router.tuned import TunedGate
 
 
 def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, output: Path) -> None:
-    """Write the MoE's folder to `output`, with the adapters as they stand in the sparse layers.
+    """Write the MoE's folder to `output`, with the adapters as they stand in the sparse layers, and the gate as tuned.
 
-    An expert that was trained since gets a new card, one version higher.
+    An expert that was trained since gets a new card, one version higher. Where anything changed, README.md is made
+    anew, and a signature or an evaluation, which would no longer hold, is left out.
 
     Raises:
-        MergeError: the gate's tables were changed (they are made from counts and have no trained form yet), or
-            something else than a MoE stands at `output`; or a trained expert is not finite.
+        MergeError: the gate's tables were changed (they are made from counts; what is learned is added to them),
+            something else than a MoE stands at `output`, or what was trained is not finite.
     """
     refuse_foreign(output)
-    _refuse_trained_gate(parts, gate)
+    _refuse_changed_tables(parts, gate)
     with files.new_folder(output) as folder:
         shutil.copytree(parts.folder, folder, dirs_exist_ok=True)
+        before = files.sha256(folder / CONFIG_FILE)
         cards = {}
         stacked = {key: layer for key, layer in layers.items() if isinstance(layer, StackedLinear)}
         for number, expert in enumerate(parts.experts if stacked else ()):  # on a shelf nothing can change
@@ -46,8 +54,20 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
             ):
                 trained = {name: tensors[name].to(tensor.dtype).contiguous() for name, tensor in published.items()}
                 cards[expert.name] = _write_trained(expert, trained, folder / EXPERTS_FOLDER / expert.name)
-        if cards:
-            _pin_again(folder, cards, output.absolute())
+        tuned = _write_tuned(folder, gate)
+        if cards or tuned != read_tuned(read_moe_config(folder), folder):
+            _describe_again(folder, cards, tuned, output.absolute())
+        if files.sha256(folder / CONFIG_FILE) != before:
+            for name in (MEASURED_FILE, MOE_SIGNATURE):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _write_tuned(folder: Path, gate: nn.Module) -> Tuned | None:
+    """Write what was tuned, or drop it where the gate is the untuned one."""
+    if isinstance(gate, TunedGate):
+        return tuning.write(folder, gate)
+    (folder / TUNED_FILE).unlink(missing_ok=True)
+    return None
 
 
 def _write_trained(expert: Expert, tensors: dict[str, torch.Tensor], place: Path) -> str:
@@ -67,11 +87,13 @@ def _write_trained(expert: Expert, tensors: dict[str, torch.Tensor], place: Path
     return files.sha256(place / CARD_FILE)
 
 
-def _pin_again(folder: Path, cards: Mapping[str, str], output: Path) -> None:
-    """Make configuration and lock name the new cards; what was trained here has no other source than the MoE."""
+def _describe_again(folder: Path, cards: Mapping[str, str], tuned: Tuned | None, output: Path) -> None:
+    """Make configuration, lock and README say what was trained; that has no other source than the MoE."""
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     for entry in config["experts"]:
         entry["card"] = cards.get(entry["name"], entry["card"])
+    config["router"].pop(TUNED_KEY, None)
+    config["router"] |= {} if tuned is None else {TUNED_KEY: tuned.to_dict()}
     files.write_text(folder / CONFIG_FILE, files.to_json(config))
     lock = read_lock(folder / LOCK_FILE)
     experts = tuple(
@@ -80,19 +102,22 @@ def _pin_again(folder: Path, cards: Mapping[str, str], output: Path) -> None:
         else one
         for one in lock.experts
     )
-    files.write_text(folder / LOCK_FILE, dataclasses.replace(lock, experts=experts).to_json())
+    lock = dataclasses.replace(lock, experts=experts, tuned=None if tuned is None else tuned.sha256)
+    files.write_text(folder / LOCK_FILE, lock.to_json())
+    write_card(folder, lock, residents(folder, lock), tuned)
 
 
-def _refuse_trained_gate(parts: Parts, gate: nn.Module) -> None:
+def _refuse_changed_tables(parts: Parts, gate: nn.Module) -> None:
     fresh = load_gate(
         read_tables(parts.folder),
         parts.settings,
         names=[expert.name for expert in parts.experts],
         has_null=parts.config.null,
     ).state_dict()
-    changed = [name for name, tensor in gate.state_dict().items() if not torch.equal(tensor.cpu(), fresh[name])]
+    tables = (gate.prior if isinstance(gate, TunedGate) else gate).state_dict()
+    changed = [name for name, tensor in tables.items() if not torch.equal(tensor.cpu(), fresh[name])]
     if changed:
         raise MergeError(
-            f"the gate's tables were changed ({changed[0]}), and a trained gate cannot be stored yet: "
-            "load the MoE again and train only its experts"
+            f"the gate's tables were changed ({changed[0]}), and they follow from counts: load the MoE again, and "
+            "learn what is added to them with `moehub tune-router`"
         )

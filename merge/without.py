@@ -14,7 +14,9 @@ from torch import Tensor
 
 from moehub.errors import MergeError
 from moehub.merge.assemble import make_tables, read_tables
+from moehub.merge.load import read_moe_config
 from moehub.merge.merging import prepare_change
+from moehub.merge.tuned import TUNED_KEY
 from moehub.router.arrow import ArrowGate
 from moehub.router.gate import PosteriorGate, load_gate
 from moehub.router.layer import Routing
@@ -50,6 +52,8 @@ class Renumbered:
 def gate_without(moe: Path, name: str, *, others: Sequence[str]) -> PosteriorGate | ArrowGate:
     """Return the gate of the MoE in a folder without one of its experts, made the way that removing it makes it.
 
+    What was tuned is left out of it.
+
     Args:
         moe: the folder.
         name: the expert to leave out.
@@ -58,7 +62,8 @@ def gate_without(moe: Path, name: str, *, others: Sequence[str]) -> PosteriorGat
     Raises:
         MergeError: the folder's MoE is gone or another one by now.
     """
-    with prepare_change(moe, remove=(name,)) as change:
+    tuned = TUNED_KEY in read_moe_config(moe).router
+    with prepare_change(moe, remove=(name,), untuned=tuned) as change:
         plan = change.plan
         if [source.expert.name for source in plan.sources] != list(others):
             raise MergeError(f"{moe} was changed since it was loaded: load it again")

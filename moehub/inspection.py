@@ -16,8 +16,9 @@ from moehub.card import CARD_FILE, EXPERT_FILES, STATISTICS_FILE, Card, folder_f
 from moehub.errors import BaseModelError, ExpertError, MergeError
 from moehub.experts.statistics import Statistics
 from moehub.merge.assemble import EXPERTS_FOLDER
-from moehub.merge.load import is_moe, read_moe_config
+from moehub.merge.load import is_moe, read_moe_config, read_tuned
 from moehub.merge.lock import LOCK_FILE, read_lock
+from moehub.merge.tuned import TUNED_FILE, TUNED_KEY
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,13 @@ def _moe(folder: Path) -> Report:
         row, found = _member(folder / EXPERTS_FOLDER / str(entry.get("name")), entry)
         experts.append(row)
         faults += found
+    tuned = None
+    try:
+        tuned = read_tuned(config, folder)
+        if tuned is not None and (not (file := folder / TUNED_FILE).is_file() or files.sha256(file) != tuned.sha256):
+            faults.append(f"{TUNED_FILE} is not the one that the MoE was tuned with: pull it again, or tune it again")
+    except MergeError as error:
+        faults.append(str(error))
     try:
         lock: dict[str, Any] | None = dataclasses.asdict(read_lock(folder / LOCK_FILE))
     except MergeError as error:
@@ -122,7 +130,8 @@ def _moe(folder: Path) -> Report:
         "base": dict(config.base),
         "experts": experts,
         "null": config.null,
-        "router": dict(config.router),
+        "router": {key: value for key, value in config.router.items() if key != TUNED_KEY},
+        "tuned": None if tuned is None else tuned.to_dict(),
         "bytes": sum((folder / name).stat().st_size for name in files.files_below(folder)),
         "lock": lock,
     }

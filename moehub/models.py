@@ -43,7 +43,8 @@ def open_model(reference: str, *, base: str | None = None, **options: Any) -> Op
     Args:
         reference: a base, an expert or a MoE.
         base: where the base of an expert or a MoE is, if not where it says.
-        options: passed to `from_pretrained`, as `dtype`, `device_map`, and for a MoE `backend` and `resident`.
+        options: passed to `from_pretrained`, as `dtype`, `device_map`, and for a MoE `backend`, `resident`, `tuned` and
+            `trainable`.
 
     Raises:
         MoehubError: there is nothing of that name, or it is damaged.
@@ -54,7 +55,7 @@ def open_model(reference: str, *, base: str | None = None, **options: Any) -> Op
     with bases.quiet_transformers():
         if kind == "moe":
             return _open_moe(folder, base, options)
-        for name in ("backend", "resident"):
+        for name in ("backend", "resident", "tuned", "trainable"):
             options.pop(name, None)
         if kind == "expert":
             return _open_expert(folder, base, options)

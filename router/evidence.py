@@ -62,9 +62,9 @@ class Evidence:
         experts = [name for name in names if name != NULL]
         generic = sorted(name for name in tables if is_face(name)) if len(experts) < len(names) else []
         columns = [tables[name] for name in [*experts, *generic]]
-        weights = {"unigrams": 1.0, "pairs": settings.pair_weight, "triples": settings.triple_weight}
+        weights = _weights(settings)
         kinds = [kind for kind in weights if all(f"{kind}.index" in column for column in columns)]
-        lookups = {kind: Lookup(*_stack(kind, columns), settings.kappa * weights[kind]) for kind in kinds}
+        lookups = {kind: Lookup(*_stack(kind, columns), weights[kind]) for kind in kinds}
         return EvidenceLookup(lookups, experts=len(experts), margin=settings.null_margin)
 
 
@@ -91,8 +91,23 @@ class EvidenceLookup(nn.Module):
         super().__init__()
         self.kinds = nn.ModuleDict(lookups)
         self.vocabulary, columns = lookups["unigrams"].values.shape
-        self.register_buffer("margin", margin * (torch.arange(columns) >= experts).float(), persistent=False)
-        self.margin: Tensor
+        self.register_buffer("generic", (torch.arange(columns) >= experts).float(), persistent=False)
+        self.generic: Tensor
+        self.margin = margin
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Settings that it can be tuned by."""
+        found = {"pairs": "pair_weight", "triples": "triple_weight"}
+        margin = ("null_margin",) if bool(self.generic.any()) else ()
+        return ("kappa", *(name for kind, name in found.items() if kind in self.kinds), *margin)
+
+    def act(self, settings: RouterSettings) -> None:
+        """Weigh the kinds, and put the null back, as other settings say; while these are learned, they are tensors."""
+        for kind, weight in _weights(settings).items():
+            if kind in self.kinds:
+                self.kinds[kind].weight = weight  # type: ignore[assignment]
+        self.margin = settings.null_margin
 
     def begin(self, batch: int, device: torch.device) -> Memory:
         """Return the memory before the first token: the two last tokens, V where there was none, int64 [B, 2]."""
@@ -115,7 +130,13 @@ class EvidenceLookup(nn.Module):
             triples = self.kinds["triples"]
             places = triple_bucket(before, previous, ids, len(triples.values))  # type: ignore[arg-type]
             evidence = evidence + triples(places, inside)
-        return evidence - self.margin * inside[..., None], (known[:, -2:],)
+        return evidence - self.margin * self.generic * inside[..., None], (known[:, -2:],)
+
+
+def _weights(settings: RouterSettings) -> dict[str, float]:
+    """Return by how much the evidence of each kind counts."""
+    weights = {"unigrams": 1.0, "pairs": settings.pair_weight, "triples": settings.triple_weight}
+    return {kind: settings.kappa * weight for kind, weight in weights.items()}
 
 
 def _tables(counted: Statistics, null: Statistics | None, settings: RouterSettings) -> Tables:

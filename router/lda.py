@@ -13,7 +13,7 @@ Shapes: B batch, T tokens, D feature dimensions, E columns of the gate (the null
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +65,19 @@ class Lda:
 class LdaEvidence(nn.Module):
     """One small linear on the smoothed features of each token."""
 
+    numbers: ClassVar = ("lda_weight",)
+    """Settings that it can be tuned by."""
+
     def __init__(self, weight: Tensor, bias: Tensor, recipe: Recipe, strength: float) -> None:
         """Keep the discriminants: weight [E, D], bias [E]."""
         super().__init__()
         self.recipe, self.strength = recipe, strength
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def act(self, settings: RouterSettings) -> None:
+        """Weigh the evidence as other settings say."""
+        self.strength = settings.lda_weight
 
     def begin(self, batch: int, device: torch.device) -> Memory:
         """Return the memory before the first token: the running mean [B, D] and the tokens seen [B]."""

@@ -9,7 +9,7 @@ Shapes: B batch, T tokens, C columns of the gate (the null expert's last).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,16 @@ class Likelihood:
 class LikelihoodEvidence(nn.Module):
     """Asks the model what each expert alone makes of the tokens."""
 
+    numbers: ClassVar = ("likelihood_weight",)
+    """Settings that it can be tuned by."""
+
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
+
+    def act(self, settings: RouterSettings) -> None:
+        """Weigh the evidence as other settings say."""
+        self.weight = settings.likelihood_weight
 
     def begin(self, batch: int, device: torch.device) -> Memory:  # noqa: ARG002 (part of the signature)
         """Return the memory before the first token: nothing."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from moehub.router import posterior
 
-Filter = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
+Filter = Callable[[Tensor, Tensor, float | Tensor, Tensor | None], Tensor]
 
 
 def start(batch: int, rates: int, shares: Tensor) -> Tensor:
@@ -32,8 +32,8 @@ def follow(
     evidence: Tensor,
     belief: Tensor,
     *,
-    rates: Sequence[float],
-    change: float,
+    rates: Sequence[float | Tensor],
+    change: float | Tensor,
     shares: Tensor | None = None,
     chain: Filter = posterior.filter_chunked,
 ) -> Tensor:

@@ -30,7 +30,7 @@ def start(batch: int, experts: int, device: torch.device) -> Tensor:
     return torch.full((batch, experts), 1.0 / experts, dtype=torch.float64, device=device)
 
 
-def filter_loop(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
+def filter_loop(evidence: Tensor, prior: Tensor, rho: float | Tensor, shares: Tensor | None = None) -> Tensor:
     """Return the posterior after each token, [B, T, E], from log evidence [B, T, E] and the posterior before [B, E].
 
     `shares` is π, [E]; None: all alike. Plain twin of `filter_chunked`: one step per token.
@@ -44,15 +44,19 @@ def filter_loop(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor | No
     return torch.stack(steps, 1) if steps else likelihood
 
 
-def filter_chunked(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
-    """Return what `filter_loop` returns, in T / 16 sequential steps instead of T."""
+def filter_chunked(evidence: Tensor, prior: Tensor, rho: float | Tensor, shares: Tensor | None = None) -> Tensor:
+    """Return what `filter_loop` returns, in T / 16 sequential steps instead of T.
+
+    Where ρ is learned it is a tensor without dimensions, in both.
+    """
     batch, length, experts = evidence.shape
     if length < CHUNK:
         return filter_loop(evidence, prior, rho, shares)
     # Tokens without evidence fill the last chunk; what they would have become is cut off again.
     padding = -length % CHUNK
     padded = torch.nn.functional.pad(relative(evidence, prior), (0, 0, 0, padding))
-    running = (padded + math.log1p(-rho)).view(batch, -1, CHUNK, experts).cumsum(2)
+    staying = torch.log1p(-rho) if isinstance(rho, Tensor) else math.log1p(-rho)
+    running = (padded + staying).view(batch, -1, CHUNK, experts).cumsum(2)
     grown = running.exp()
     shrunk = torch.cat([torch.ones_like(grown[:, :, :1]), (-running[:, :, :-1]).exp()], 2)
     redraw = rho / (1 - rho) * (torch.full_like(prior[0], 1 / experts) if shares is None else shares)
@@ -76,7 +80,7 @@ def filter_chunked(evidence: Tensor, prior: Tensor, rho: float, shares: Tensor |
     return posterior.view(batch, length + padding, experts)[:, :length]
 
 
-def switched(posterior: Tensor, rho: float, shares: Tensor | None = None) -> Tensor:
+def switched(posterior: Tensor, rho: float | Tensor, shares: Tensor | None = None) -> Tensor:
     """Return what is expected of the next token's author, after a posterior [..., E]."""
     return (1 - rho) * posterior + rho * (1 / posterior.shape[-1] if shares is None else shares)
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "list": ("moehub.cli.list", "List the experts that a hub offers."),
     "check": ("moehub.cli.check", "Say what the admission gate finds in an expert."),
     "merge": ("moehub.cli.merge", "Assemble experts into one MoE; add or remove an expert."),
+    "tune-router": ("moehub.cli.tune_router", "Train a MoE's gate on text, alone or with others."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
     "report": ("moehub.cli.report", "Say what each expert is worth to a MoE."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),

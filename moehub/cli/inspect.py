@@ -84,6 +84,7 @@ def _show_moe(facts: Mapping[str, Any]) -> None:
             "null expert": "yes" if facts["null"] else "no: experts answer on any text",
             "top_k": router.get("top_k"),
             "router": ", ".join(f"{key} {value}" for key, value in sorted(router.items()) if key != "top_k"),
+            "tuned": _tuning(facts["tuned"]),
             "bytes": f"{facts['bytes']:,}",
         }
     )
@@ -128,6 +129,23 @@ def _contributors(federation: Mapping[str, Any] | None) -> str:
     return (
         f"{federation['nodes']} contributors together{named}, {federation['rounds']} rounds, "
         f"{federation['aggregation']}{private}"
+    )
+
+
+def _tuning(tuned: Mapping[str, Any] | None) -> str:
+    if tuned is None:
+        return "no: the gate follows from counts, and experts go in and out exactly"
+    facts = tuned["facts"]
+    together = f" by {facts['contributors']} contributors" if facts["contributors"] > 1 else ""
+    losses = (
+        f", held-out loss {facts['loss_before']:.4f} → {facts['loss_after']:.4f}"
+        if facts["loss_before"] is not None and facts["loss_after"] is not None
+        else ""
+    )
+    numbers = ", ".join(f"{key} {value:.4g}" for key, value in sorted(tuned["numbers"].items()))
+    return (
+        f"yes, on {facts['tokens']:,} tokens{together}{losses}: no expert can be taken out exactly unless --untuned "
+        f"drops it; {numbers}"
     )
 
 

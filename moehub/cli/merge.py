@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--into", type=click.Path(path_type=Path), help="Change the MoE in this folder.")
 @click.option("--add", multiple=True, help="With --into: an expert to add. Repeat it.")
 @click.option("--remove", multiple=True, help="With --into: the name of an expert to take out. Repeat it.")
+@click.option("--untuned", is_flag=True, help="Drop what `moehub tune-router` made of the gate.")
 @options.hub
 @click.option(
     "--canary",
@@ -54,6 +55,7 @@ def command(
     into: Path | None,
     add: tuple[str, ...],
     remove: tuple[str, ...],
+    untuned: bool,
     hub: str | None,
     canary: Path | None,
     dry_run: bool,
@@ -63,27 +65,29 @@ def command(
 
     Every expert passes the admission gate first (`moehub check` says what it looks at). A plan is shown, with
     everything that stands in the way. Adding and removing are exact: a MoE without
-    an expert has the same bytes as one that never had it.
+    an expert has the same bytes as one that never had it. A MoE whose gate was tuned is changed with --untuned only.
 
     \b
     Examples:
       moehub merge --base org/base --expert org/law --expert ./medicine --null prose.txt --output moe
       moehub merge --into moe --add org/code
       moehub merge --into moe --remove law
+      moehub merge --into moe --untuned
       moehub merge moe/merge.lock --output again
     """  # noqa: D301
     from moehub.merge import merging
 
-    _refuse_mixtures(lock=lock, base=base, experts=experts, recipe=recipe, into=into, add=add, remove=remove)
+    changes = {"into": into, "add": add, "remove": remove, "untuned": untuned and lock is None}
+    _refuse_mixtures(lock=lock, base=base, experts=experts, recipe=recipe, **changes)
     if into is not None:
-        with merging.prepare_change(into, add=add, remove=remove, hub=hub, canary=canary) as change:
+        with merging.prepare_change(into, add=add, remove=remove, hub=hub, canary=canary, untuned=untuned) as change:
             _show(change.plan, as_json=as_json)
             _finish(change.plan, change.write, into, dry_run=dry_run)
         return
     if output is None:
         raise click.UsageError("--output is missing: name the folder that the MoE is to be written to")
     if lock is not None:
-        prepared = merging.prepare_again(lock, hub=hub, canary=canary)
+        prepared = merging.prepare_again(lock, hub=hub, canary=canary, untuned=untuned)
     else:
         asked = _recipe(recipe, base, experts, null, top_k, router, assignments, embed_base)
         asked = dataclasses.replace(asked, canary=canary or asked.canary)
@@ -97,13 +101,15 @@ def command(
 def _refuse_mixtures(**given: object) -> None:
     """Say which way of merging was meant, where the options belong to several."""
     present = {name for name, value in given.items() if value}
-    changing, making = present & {"into", "add", "remove"}, present & {"base", "experts", "recipe"}
+    changing, making = present & {"into", "add", "remove", "untuned"}, present & {"base", "experts", "recipe"}
     if "lock" in present and (changing or making):
         raise click.UsageError("a merge.lock already says everything: give --output, and nothing else, beside it")
     if changing and making:
         raise click.UsageError("--into changes a MoE and --base/--expert/--recipe make one: give one or the other")
     if changing and ("into" not in present or len(changing) == 1):
-        raise click.UsageError("changing a MoE takes --into FOLDER and at least one --add REF or --remove NAME")
+        raise click.UsageError(
+            "changing a MoE takes --into FOLDER and at least one --add REF or --remove NAME, or --untuned"
+        )
     if not present:
         raise click.UsageError("nothing to merge: give --base and --expert, or --into, or a merge.lock")
 

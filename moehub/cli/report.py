@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moehub.cli import named, options
-from moehub.console import progress, results
+from moehub.console import console, progress, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _FRAME, _CELL = 4, 3
 """Columns of a terminal that a table takes for itself, and for each cell after the first."""
+_UNTUNED = (
+    "note: this MoE was tuned, and no expert can be taken out of a tuned gate exactly: these are the figures of its "
+    "gate before it was tuned. `moehub eval` measures it as it is"
+)
 _DELTA = "Δ: what the MoE loses without the expert, nats per token; above 0 it helps."
 _BY_ITSELF = "alone: what the base gains where every token goes to the expert."
 _ASK_FOR_ALONE = "What each does by itself: --alone."
@@ -51,7 +55,8 @@ def command(
 ) -> None:
     """Say what each expert is worth to MOE on texts: what is routed to it, and what is lost without it.
 
-    The loss without an expert is that of the MoE which `moehub merge --remove` makes, exactly. Nothing is written.
+    The loss without an expert is that of the MoE which `moehub merge --remove` makes, exactly. Nothing is written. Of a
+    MoE that was tuned, the gate as it was before is measured: only there is leaving an expert out exact.
 
     \b
     Examples:
@@ -63,9 +68,12 @@ def command(
     texts = named.read("--data", data, "law=law.test.jsonl")
     if plot is not None:
         plots.require(plot)
-    opened = models.open_model(moe, base=base, backend=backend, resident=resident)
+    opened = models.open_model(moe, base=base, backend=backend, resident=resident, tuned=False)
     if opened.kind != "moe":
         raise click.UsageError(f"report is about the experts of a MoE, and {moe} is a {opened.kind}: use moehub eval")
+    tuned = opened.model.was_tuned
+    if tuned:
+        console.print(_UNTUNED, soft_wrap=True)
     rows = {name: evaluation.read_rows(files, opened, context_length=context) for name, files in texts.items()}
     with progress("measuring", attribution.steps(opened.model.names, rows, alone=alone)) as advance:
         accounts = attribution.attribute(opened, rows, alone=alone, on_step=lambda note: advance(1, note))
@@ -74,7 +82,9 @@ def command(
         attribution.draw(plot, together, title=_title(opened.name, accounts))
     if as_json:
         each = {name: account.to_dict() for name, account in accounts.items()}
-        click.echo(json.dumps({"moe": moe, "texts": each, "together": together.to_dict()}, indent=2))
+        click.echo(
+            json.dumps({"moe": moe, "without_tuning": tuned, "texts": each, "together": together.to_dict()}, indent=2)
+        )
     else:
         _show(_title(opened.name, accounts), accounts, together)
 

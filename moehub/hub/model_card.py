@@ -84,9 +84,25 @@ def with_front_matter(card: Card, readme: str | None) -> str:
     return _page({**ours, "tags": list(dict.fromkeys([*ours["tags"], *kept])), **theirs}, body)
 
 
-def render_moe(*, name: str, base: BasePin, experts: Sequence[tuple[Card, str]], router: Mapping[str, Any]) -> str:
-    """Return the README.md of a MoE; each expert comes with the reference it was taken from."""
-    return _page(_moe_matter(base, experts), _moe_body(name, base, experts, router))
+def render_moe(
+    *,
+    name: str,
+    base: BasePin,
+    experts: Sequence[tuple[Card, str]],
+    router: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the README.md of a MoE.
+
+    Args:
+        name: what it is called.
+        base: its base.
+        experts: each with the reference it was taken from.
+        router: the settings that its gate was made with.
+        tuned: where its gate was tuned, the settings that it was given, and `tokens`, `rounds`, `contributors`,
+            `loss_before`, `loss_after`, `held_out_tokens` and `experts`.
+    """
+    return _page(_moe_matter(base, experts), _moe_body(name, base, experts, router, tuned))
 
 
 def render_export(
@@ -287,7 +303,13 @@ def _moe_matter(base: BasePin, experts: Sequence[tuple[Card, str]]) -> dict[str,
     }
 
 
-def _moe_body(name: str, base: BasePin, experts: Sequence[tuple[Card, str]], router: Mapping[str, Any]) -> str:
+def _moe_body(
+    name: str,
+    base: BasePin,
+    experts: Sequence[tuple[Card, str]],
+    router: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None,
+) -> str:
     rows = "\n".join(
         f"| {card.name} | {card.domain} | {card.rank} | {_plain(card.license)} | {_source(source)} "
         f"| {_code(card.files.get(ADAPTER_WEIGHTS, '')[:16])} |"
@@ -298,8 +320,7 @@ def _moe_body(name: str, base: BasePin, experts: Sequence[tuple[Card, str]], rou
 # {_plain(name)}
 
 A sparse mixture of {len(experts)} LoRA expert{"" if len(experts) == 1 else "s"} on {_code(base.reference)}, assembled
-with moehub. Nothing was trained to assemble it: the gate follows from the experts'
-token counts, and experts can be added and removed with `moehub merge --into`.
+with moehub. {_UNTUNED if tuned is None else _TUNED}
 
 ## Base
 
@@ -315,14 +336,14 @@ token counts, and experts can be added and removed with `moehub merge --into`.
 |---|---|--:|---|---|---|
 {rows}
 
-`merge.lock` holds every commit and digest; `moehub merge merge.lock` makes this folder again.
+`merge.lock` holds every commit and digest; `moehub merge merge.lock{_AGAIN[tuned is None]}.
 
 ## Router
 
 | setting | value |
 |---|---|
 {settings}
-
+{"" if tuned is None else _tuning(tuned)}
 ## Use
 
 ```python
@@ -337,6 +358,47 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 moehub generate path/to/this/folder "Once upon a time" --trace
 ```
 """
+
+
+_UNTUNED = """Nothing was trained to assemble it: the gate follows from the experts'
+token counts, and experts can be added and removed with `moehub merge --into`."""
+_TUNED = """The gate follows from the experts' token counts, and was **tuned on text** afterwards
+(see below): exact removal of an expert is no longer given."""
+_AGAIN = {True: "` makes this folder again", False: " --untuned` makes this folder again without what was tuned"}
+"""Whether it is untuned → how the sentence about the lock ends."""
+
+
+def _tuning(tuned: Mapping[str, Any]) -> str:
+    numbers = {key: value for key, value in tuned.items() if key not in _TUNING_FACTS}
+    settings = "\n".join(f"| {_plain(key)} | {_code(f'{value:.6g}')} |" for key, value in sorted(numbers.items()))
+    together = f" by {tuned['contributors']} contributors, each on its own text" if tuned["contributors"] > 1 else ""
+    losses = (
+        f"| held-out loss before the last round, nats per token | {tuned['loss_before']:.4f} |\n"
+        f"| held-out loss now, on the same {tuned['held_out_tokens']:,} tokens | {tuned['loss_after']:.4f} |\n"
+        if tuned["loss_before"] is not None and tuned["loss_after"] is not None
+        else ""
+    )
+    rounds = "1 round" if tuned["rounds"] == 1 else f"{tuned['rounds']} rounds"
+    trained = "\nThe experts were trained with it: dropping the tuning does not bring back what they were.\n"
+    return f"""
+## Tuning
+
+`moehub tune-router` trained this gate on {tuned["tokens"]:,} tokens in {rounds}{together}.
+
+**Exact removal is no longer given for this gate.** What it learned of one expert depends on all of them and on the
+text that it was tuned on, so no expert can be taken out as if it had never been there, and `merge.lock` alone does not
+make it again. `moehub merge --into FOLDER --untuned` drops the tuning: the gate then follows from counts alone again,
+to the byte, and experts go in and out exactly.
+{trained if tuned["experts"] else ""}
+| | |
+|---|---|
+{losses}{settings}
+"""
+
+
+_TUNING_FACTS = frozenset(
+    {"tokens", "rounds", "contributors", "loss_before", "loss_after", "held_out_tokens", "experts"}
+)
 
 
 def _source(source: str) -> str:

@@ -275,10 +275,10 @@ def test_a_trained_expert_is_saved_with_a_new_card(moe: Path, tmp_path: Path) ->
 
 
 def test_a_changed_gate_is_not_dropped_silently(moe: Path, tmp_path: Path) -> None:
-    """Tables that were trained cannot be stored yet, and saving says so."""
+    """Tables follow from counts: saving others is refused."""
     model = load(moe)
     next(model.gate.parameters()).data += 1
-    with pytest.raises(MergeError, match="trained gate cannot be stored yet"):
+    with pytest.raises(MergeError, match="and they follow from counts"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 

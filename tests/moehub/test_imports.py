@@ -18,6 +18,7 @@ LEVELS = (
     {"admission"},
     {"merge"},
     {"models", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
+    {"tuning"},
     {"federation"},
     {"hubserver"},
     {"demo"},
