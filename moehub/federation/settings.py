@@ -88,13 +88,17 @@ class FederationConfig:
             "deadline": (0 < self.deadline < float("inf"), "above 0"),
             "retries": (self.retries >= 0, "0 or more"),
             "wait": (0 <= self.wait < float("inf"), "0 or more"),
-            "train": (not self.train.private, "private = 0 in it: a federation adds counts, and noise would add up"),
         }
         faults = [
             f"{name} = {getattr(self, name)!r}, expected {expected}"
             for name, (holds, expected) in rules.items()
             if not holds
         ]
+        if self.train.private:
+            faults.append(
+                f"train.private = {self.train.private:g}, expected 0: the nodes' counts are added, and their noise "
+                "would be too; suppress_below is what protects them"
+            )
         for domain in self.domains:
             try:
                 check_name("domain", domain)

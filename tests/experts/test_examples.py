@@ -85,6 +85,17 @@ def test_split_of_text_without_any_break_cuts_between_characters() -> None:
     assert [example.text for example in (*training, *held) if isinstance(example, Text)] == ["x" * 900, "x" * 100]
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 19, 20, 60])
+def test_split_of_each_alone_moves_nobody_else(count: int) -> None:
+    """One example more or less changes its own side and no other's, however few there are: privacy counts by that."""
+    examples = _texts(count)
+    training, held = split(examples, 0.05, alone=True)
+    for gone in examples:
+        fewer_training, fewer_held = split([one for one in examples if one is not gone], 0.05, alone=True)
+        assert fewer_training == [one for one in training if one is not gone]
+        assert fewer_held == [one for one in held if one is not gone]
+
+
 def test_split_with_fraction_zero_trains_on_everything() -> None:
     """Whoever holds nothing out gets all examples."""
     examples = _texts(50)

@@ -36,8 +36,8 @@ def test_all_128_bits_decide(first: int, second: int, expected: int, monkeypatch
     """Where the first 64 bits of a bound and of the number are the same, the others are looked at."""
     bounds = [(1 << 64) | 5, 2 << 64, 3 << 126, 2**128 - 1]
     monkeypatch.setattr(noise, "_cumulative", lambda _: bounds)
-    monkeypatch.setattr(noise.secrets, "token_bytes", lambda size: first.to_bytes(8, "little") * (size // 8))
-    monkeypatch.setattr(noise.secrets, "randbits", lambda _: second)
+    monkeypatch.setattr("secrets.token_bytes", lambda size: first.to_bytes(8, "little") * (size // 8))
+    monkeypatch.setattr("secrets.randbits", lambda _: second)
     assert noise.drawn(3, 1.0).tolist() == [expected] * 3
 
 

@@ -43,6 +43,13 @@ def test_defaults_are_valid() -> None:
         "triple_bits=7",
         "triple_bits=25",
         "suppress_below=-1",
+        "private=-1",
+        "private=0.01",
+        "private=.inf",
+        "private_delta=0",
+        "private_delta=0.5",
+        "private_clip=0",
+        "private_clip=1000000",
         'license=""',
         'license="two words"',
         "schedule=linearly",
@@ -57,6 +64,12 @@ def test_faulty_settings_are_refused_by_name(assignment: str) -> None:
     """Whatever cannot be trained with is refused before anything is read."""
     with pytest.raises(ConfigError, match=assignment.partition("=")[0]):
         config.load(TrainConfig, assignments=[assignment])
+
+
+def test_feature_sums_and_private_counts_exclude_each_other() -> None:
+    """Sums of features carry no noise, so counts beside them would be private for nothing."""
+    with pytest.raises(ConfigError, match="features = True, expected false beside private"):
+        TrainConfig(features=True, private=1.0)
 
 
 def test_all_contradictions_are_reported_at_once() -> None:

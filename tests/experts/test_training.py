@@ -120,6 +120,24 @@ def test_settings_of_the_statistics_are_obeyed(base: Base, tmp_path: Path) -> No
     assert torch.equal(found.features.gram, sums.gram)
 
 
+def test_private_counts_are_new_each_time_and_the_adapter_is_the_same(
+    base: Base, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Card and statistics say how private; noise comes from no seed; that it hid everything is said."""
+    experts = [
+        train(base, "law", TEXTS * copies, tmp_path / name, settings(private=2.0, max_steps=1))
+        for name, copies in (("first", 50), ("second", 50), ("few", 1))
+    ]
+    first, second, few = (one.statistics() for one in experts)
+    assert first.private is not None
+    assert (first.private, first.private.epsilon) == (experts[0].card.private, 2.0)
+    assert not torch.equal(first.unigrams, second.unigrams)
+    assert same(experts[0].folder, experts[1].folder)
+    assert int(first.unigrams.sum()) > 1000
+    if not int(few.unigrams.sum()):
+        assert "the noise hides all of this text (ε = 2 at δ = 1e-06" in capfd.readouterr().err.replace("\n", " ")
+
+
 def test_the_same_training_gives_the_same_bytes(base: Base, expert: Path, tmp_path: Path) -> None:
     """All but the card, which says how many seconds it took, is the same to the byte."""
     again = train(base, "law", TEXTS, tmp_path / "again", settings()).folder

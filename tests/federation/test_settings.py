@@ -136,6 +136,12 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
         FederationConfig(base="x", **changes)
 
 
+def test_counts_with_noise_are_refused() -> None:
+    """Nodes' counts are added, so their noise would be too."""
+    with pytest.raises(ConfigError, match=r"train\.private = 3, expected 0"):
+        FederationConfig(base="x", train=TrainConfig(private=3.0))
+
+
 def test_all_faults_are_reported_at_once() -> None:
     """One run of the command shows everything that is to be mended."""
     with pytest.raises(ConfigError) as caught:

@@ -458,6 +458,13 @@ def test_statistics_are_those_of_the_training_split(
     assert torch.equal(counted.unigrams, expected.where(expected >= holds, 0))
 
 
+def test_counts_with_noise_are_not_counted(tmp_path: Path, base_folder: Path, kept: Memory) -> None:
+    """A server that asks for them, which ours does not, is told so."""
+    asked = counting(base_folder, small(pair_bits=10, private=1.0))
+    with pytest.raises(FederationError, match="leave private out"):
+        work.perform(messages.STATISTICS, asked, {}, contributor(tmp_path, base_folder), tmp_path, kept)
+
+
 def test_feature_sums_are_counted_where_they_are_asked_for(tmp_path: Path, base_folder: Path, kept: Memory) -> None:
     """Their recipe and number of tokens are facts."""
     config = small(pair_bits=10, features=True)

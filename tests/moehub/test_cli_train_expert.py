@@ -54,6 +54,17 @@ def test_json_is_the_card_and_nothing_else(base_folder: Path, data: Path, tmp_pa
     assert (value["folder"], value["seconds"] > 0) == (str(tmp_path / "law"), True)
 
 
+def test_private_counts_are_announced(base_folder: Path, data: Path, tmp_path: Path) -> None:
+    """ε and δ at the end of the training and in `inspect`, and in both places that the adapter is not private."""
+    result = _run(base_folder, "--data", data, "--output", tmp_path / "law", "--private", "4")
+    words = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    for said in ("ε = 4 at δ = 1e-06 for any one document", "without noise"):
+        assert said in words
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "law")]).stdout
+    assert "with noise, ε = 4 at δ = 1e-06 for any one document, the adapter without" in " ".join(shown.split())
+
+
 def test_dry_run_writes_nothing(base_folder: Path, data: Path, tmp_path: Path) -> None:
     """It says how much there is to train on, as a sentence or as JSON."""
     before = sorted(tmp_path.iterdir())

@@ -254,7 +254,7 @@ def test_an_interrupted_base_is_not_in_the_cache(tmp_path: Path, monkeypatch: py
 
 def test_the_tokenizer_of_the_small_base_loses_nothing() -> None:
     """Any text comes back from its tokens, and digits are tokens of their own."""
-    tokenizer = small._tokenizer(["def f(x):\n    return x + 1 # Größe\n"] * 20, 400)
+    tokenizer = small.tokenizer_of(["def f(x):\n    return x + 1 # Größe\n"] * 20, 400)
     for text in ("def f(x):\n\treturn 12345  # 中文 😀", "  leading and trailing  "):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer("12345")["input_ids"]) == 5

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from moehub.card import BasePin, Federated
+from moehub.card import BasePin, Federated, Privacy
 from moehub.hub.model_card import Summary, read_summary, render_expert, render_moe, with_front_matter
 from tests.published import PIN, paper_card
 
@@ -68,6 +68,13 @@ def test_an_expert_without_metrics_or_statistics_has_a_card_too() -> None:
     readme = render_expert(paper_card(metrics=None))
     assert "model-index" not in matter(readme)
     assert "held-out" not in readme
+
+
+def test_counts_with_noise_are_said_to_have_it() -> None:
+    """And that the adapter has none."""
+    private = Privacy(2.0, 1e-6, 256, {"unigrams": 3.0})
+    assert "noise" not in render_expert(paper_card())
+    assert "ε = 2 at δ = 1e-06 for any one document. The adapter" in render_expert(paper_card(private=private))
 
 
 def test_a_federated_experts_card_says_how_and_by_whom() -> None:
