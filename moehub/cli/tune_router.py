@@ -164,6 +164,8 @@ def _show(outcome: "Outcome", moe: str, written: Path, *, update: bool, as_json:
     table.add_row("kept", f"step {outcome.kept} of {outcome.steps}" if outcome.kept else "the start")
     table.add_row("tokens learned", f"{outcome.tokens:,}")
     for name, value in outcome.numbers.items():
+        if value == outcome.began[name]:
+            continue  # not learned
         table.add_row(name, f"{outcome.began[name]:.4g} → {value:.4g}")
     table.add_row("seconds", f"{outcome.seconds:.1f}")
     table.add_row("update" if update else "folder", Text(str(written), overflow="fold"))

@@ -12,7 +12,8 @@ class TuneConfig:
     """Settings of one tuning; contradictions are reported all at once."""
 
     numbers: bool = True
-    """Whether κ, ρ, the calm ρ, the chance to change pace and the weights of the evidence are learned."""
+    """Whether κ, ρ, the calm ρ, the chance to change pace and the weights of the evidence are learned.
+    What stands at 0 is left alone."""
     correction: bool = True
     """Whether it is learned what embeddings say, a vector for each expert; a bias for each is always learned."""
     learning_rate: float = 0.02

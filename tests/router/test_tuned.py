@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ CPU = torch.device("cpu")
 METHODS = ["evidence", "lda", "evidence+lda"]
 
 
-def opened(method: str = "evidence+lda", *, null: bool = True, numbers: bool = True) -> OpenGate:
+def opened(method: str) -> OpenGate:
     """Return a gate to be learned, in float64 but for features, which are float32 whatever happens."""
-    one = open_gate(gate(method, null=null), hidden=HIDDEN, numbers=numbers)
+    one = open_gate(gate(method, null_margin=0.05), hidden=HIDDEN)
     counts = [source for source in one.prior.sources if not hasattr(source, "recipe")]
     for part in (one.shifts, one.correction, *counts):
         part.double()
@@ -130,12 +131,12 @@ def test_a_rate_that_is_learned_filters_alike_in_chunks_and_token_by_token() -> 
 def test_numbers_stay_what_they_are() -> None:
     """However far it goes, a probability stays between 0 and 1 and a factor above 0; what stands at 0 is left alone."""
     one = open_gate(gate("evidence", pair_weight=0.0), hidden=None)
-    assert set(one.shifts) == {*tunable(one.prior)} - {"pair_weight"}
+    assert set(one.shifts) == {*tunable(one.prior)} - {"pair_weight", "null_margin"}
     for distance in (-8.0, 8.0):
         one.move({name: torch.full(now.shape, distance) for name, now in one.learned().items()})
         numbers = one.numbers()
         assert all(0 < numbers[name] < 1 for name in CHANCES)
-        assert numbers["kappa"] == pytest.approx(0.3 * torch.tensor(distance).double().exp().item())
+        assert numbers["kappa"] == pytest.approx(one.began["kappa"] * math.exp(distance))
         assert numbers["pair_weight"] == 0
 
 
@@ -168,7 +169,7 @@ def test_a_gate_can_be_tuned_again() -> None:
 
 def test_numbers_may_stay_as_they_are() -> None:
     """Then biases and vectors alone are learned."""
-    assert set(opened(numbers=False).learned()) == {"bias", "weight"}
+    assert set(open_gate(gate("evidence"), hidden=HIDDEN, numbers=False).learned()) == {"bias", "weight"}
 
 
 def test_a_correction_of_any_size_keeps_a_gate_finite() -> None:
