@@ -162,14 +162,6 @@ def _with_null(share: float) -> Change:
     return mixed
 
 
-def _few(found: Statistics, _: World) -> Statistics:
-    """Count next to nothing: smoothing makes it the null's twin."""
-    unigrams, pairs = torch.zeros_like(found.unigrams), torch.zeros_like(found.pairs)
-    token = found.unigrams.argmax()
-    unigrams[token] = pairs[pair_bucket(token, token, len(pairs))] = 2
-    return Statistics(found.tokenizer, unigrams, pairs)
-
-
 def _generic_tokens(found: Statistics, world: World) -> Statistics:
     unigrams = _like(found, null(world)).unigrams
     return _counts(found, unigrams, _product(unigrams, len(found.pairs)))
@@ -228,9 +220,8 @@ ATTACKS = [
     _impossible("all rare tokens even", "even-counts", _even_where_rare),
     _greedy("the null's own counts", lambda _, world: replace(null(world), features=None)),
     _greedy("the null's counts, scaled", lambda found, world: _like(found, null(world))),
-    _greedy("as many of the null's counts as its own", _with_null(1.0)),
+    _greedy("three times as many of the null's counts as its own", _with_null(3.0)),
     _greedy("mostly the null's counts", _with_null(5.0)),
-    _greedy("next to no counts", _few),
     _greedy("the null's tokens without its pairs", _generic_tokens),
     _displaced("another expert's counts", _anothers(1)),
     _displaced("another expert's counts, fifty times", _anothers(50)),
