@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.quality.method import Batch, Method, Routed
-from benchmarks.quality.world import World
+from benchmarks.quality.world import PAIR_BITS, TRIPLE_BITS, World
 from moehub.card import STATISTICS_FILE
+from moehub.experts import privacy
 from moehub.experts.folder import open_expert
+from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
 from moehub.router.evidence import Evidence
 from moehub.router.gate import PosteriorGate, load_gate
@@ -81,6 +84,28 @@ class Gate:
         return weights.where(weights > 1e-9, 0).view(*batch.ids.shape, -1)
 
 
+def private(epsilon: float) -> Callable[[World], Routed]:
+    """Return what makes the gate of counts with the noise of `--private`."""
+
+    def make(world: World) -> Routed:
+        config = TrainConfig()
+        counting = partial(
+            privacy.count,
+            tokenizer=world.base.pin().tokenizer,
+            vocabulary=len(world.tokenizer),
+            pair_bits=PAIR_BITS,
+            triple_bits=TRIPLE_BITS,
+            epsilon=epsilon,
+            delta=config.private_delta,
+            clip=config.private_clip,
+        )
+        counted = {name: counting(world.documents(name)) for name in world.names}
+        generic = Statistics.load(world.null() / STATISTICS_FILE)
+        return Routed(world, Gate(gate_of(counted, generic, RouterSettings())), size(world))
+
+    return make
+
+
 _DEFAULT = RouterSettings()
 
 
@@ -96,4 +121,8 @@ METHODS = (
     _variant("evidence, no triples", replace(_DEFAULT, triple_weight=0.0)),
     _variant("evidence, one face", null=lambda generic: replace(generic, faces=())),
     _variant("evidence, no floor", replace(_DEFAULT, least_count=1e-9)),
+    *(
+        Method(f"evidence, private {epsilon:g}", "statistics", alone=True, make=private(epsilon))
+        for epsilon in (8.0, 3.0, 1.0)
+    ),
 )
