@@ -17,8 +17,8 @@ from moehub import plots
 
 QUALITY = "The gate: every way to combine the same experts"
 COST = "The gate: what each way harms and costs"
-_LEAST_SHOWN = -50
-"""Methods that keep less would push all others together."""
+_SHOWN = (-50, 150)
+"""What keeps less, or is a bound far above, would push all others together."""
 PLOT = Path(__file__).parent / "quality.png"
 
 
@@ -69,7 +69,8 @@ def plot(measured: Mapping[str, Results], world: World) -> None:
         texts = _texts(name, some)
         domains, switching = (gain_kept(*texts, chosen, interval=False).value for chosen in (world.names, [SWITCHING]))
         kept[name] = (domains, switching)
-    names = sorted((name for name in kept if min(kept[name]) > _LEAST_SHOWN), key=lambda name: -sum(kept[name]))
+    shown = [name for name in kept if _SHOWN[0] < min(kept[name]) and max(kept[name]) < _SHOWN[1]]
+    names = sorted(shown, key=lambda name: -sum(kept[name]))
     note = "Percent of what the oracle expert gains over the base, on text that nothing was trained or tuned on."
     with plots.figure(PLOT, title="What each gate keeps", size=(9, 1.5 + 0.24 * len(names)), panels=2, note=note) as (
         left,
