@@ -18,7 +18,7 @@ from moehub.demo.hub import ORGANISATION
 from moehub.demo.place import Place
 from moehub.errors import FederationError
 from moehub.experts import training
-from moehub.experts.examples import Text
+from moehub.experts.examples import Text, split
 from moehub.experts.settings import TrainConfig
 from moehub.federation.push import EXPERTS
 from moehub.federation.settings import FederationConfig, Gathering, NodeConfig
@@ -53,10 +53,14 @@ def provide_base(place: Place, text: Corpora, config: DemoConfig, given: str | N
 
 
 def small_base(text: Corpora, config: DemoConfig) -> Path:
-    """Return the folder of the small base, trained on prose and a little of each contributor's text."""
+    """Return the folder of the small base, trained on prose and a little of each contributor's text.
+
+    What the experts hold out to be measured on is none of it: who has seen it cannot be compared there.
+    """
     documents = [*text.generic.train]
     for corpus in text.contributors:
-        documents += first(corpus.train, config.base_share)
+        learned, _ = split([Text(document) for document in corpus.train], config.expert.holdout)
+        documents += first([one.text for one in learned if isinstance(one, Text)], config.base_share)
     return small.small_base(documents, dataclasses.replace(config.base, seed=config.seed))
 
 
