@@ -19,7 +19,7 @@ def test_the_base_learns_nothing_that_experts_hold_out(monkeypatch: pytest.Monke
         seen.extend(documents)
         return Path()
 
-    monkeypatch.setattr(steps.small, "small_base", trained)
+    monkeypatch.setattr("moehub.demo.base.small_base", trained)
     config = DemoConfig()
     steps.small_base(Corpora((corpus,), corpus, generic, (), ""), config)
     _, held = split([Text(document) for document in corpus.train], config.expert.holdout)
