@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.privacy.likelihood import Published
 from benchmarks.privacy.protection import Publish, exact
+from moehub.experts import privacy
 from moehub.experts.statistics import Statistics, pair_bucket, triple_bucket
 
 REPEATS = (1, 2, 3, 5, 10)
@@ -94,7 +95,7 @@ class Victim:
         sigma: Mapping[str, float] = {} if found.private is None else found.private.sigma
         hides = found.suppressed_below > 1 or found.private is not None
         return {
-            kind: Published(counts, self.expected[kind], sigma.get(kind, 0.0), hides)
+            kind: Published(_restored(counts, sigma.get(kind)), self.expected[kind], sigma.get(kind, 0.0), hides)
             for kind, counts in found.counts.items()
         }
 
@@ -128,6 +129,14 @@ class Victim:
             used = counts.nonzero()[:, 0]
             total += float(seen[kind].ratio(used, counts[used]).sum())
         return total
+
+
+def _restored(counts: Tensor, sigma: float | None) -> Tensor:
+    """Return counts as they were before they were made smaller: the least that is published gives the factor away."""
+    shown = counts[counts > 0]
+    if sigma is None or not len(shown):
+        return counts
+    return (counts * max(1.0, privacy.least(sigma, len(counts)) / int(shown.min()))).round().long()
 
 
 def area(inside: Tensor, outside: Tensor) -> float:

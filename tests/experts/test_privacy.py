@@ -128,6 +128,16 @@ def test_little_text_drowns_and_much_stays() -> None:
     assert sum(int((counts > 0).sum()) for counts in empty.counts.values()) < 80
 
 
+def test_counts_that_tell_of_little_count_for_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where half of the tokens stand above the noise, all counts are a quarter of what they were."""
+    monkeypatch.setattr(noise, "drawn", lambda size, _: torch.zeros(size, dtype=torch.int64))
+    bar = privacy.least(private([], epsilon=1.0).private.sigma["unigrams"], VOCABULARY)  # type: ignore[union-attr]
+    rare = [torch.tensor([token]) for token in range(2, 12) for _ in range(bar - 1)]
+    frequent = [torch.tensor([1])] * len(rare)
+    found = private([*frequent, *rare], epsilon=1.0)
+    assert found.unigrams.tolist() == [0, round(len(frequent) / 4), *[0] * 10]
+
+
 def test_statistics_say_what_protects_them() -> None:
     """Privacy is stated with what it takes to check it, and survives being stored."""
     found = private([torch.tensor([1, 2])], epsilon=2.0, clip=9)
