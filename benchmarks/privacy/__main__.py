@@ -40,6 +40,12 @@ _COLUMNS = (
 )
 
 
+_BELOW = (
+    "How the privacy is spent on the kinds of counts, what is taken for noise, and how much counts are then made "
+    "smaller were chosen on these same texts."
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Attack and measure every way to publish counts, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         how=_how(victim, table),
         machine=machine,
         write=options.write,
+        below=_BELOW,
     )
 
 
