@@ -9,16 +9,17 @@ section 4), with evidence tempered as tokens of one text repeat each other.
 Shapes: D pieces of text, F faces, H buckets of tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from moehub.experts.statistics import Statistics
+from moehub.experts.statistics import Statistics, count
 
 MOST = 8
-"""Faces; three times as many told no more in benchmarks/RESULTS.md."""
+"""Faces; three times as many told no more on the texts for tuning of `benchmarks.quality`."""
 _LEAST_PIECES = 16
 """Of each face, on average: less text has fewer faces."""
 _PIECE = 1024
@@ -34,23 +35,24 @@ _STRENGTH = 2000.0
 """Pseudo-counts of each face from all text together."""
 
 
-def with_faces(
-    whole: Statistics, documents: Sequence[Tensor], count: Callable[[Sequence[Tensor]], Statistics]
-) -> Statistics:
-    """Return statistics with their faces, or as they are where there is too little text to tell any apart.
+def count_generic(documents: Sequence[Tensor], **how: Any) -> Statistics:
+    """Return the statistics of generic text with its faces; with none where there is too little to tell any apart.
 
     Args:
-        whole: of all documents.
         documents: token ids, int64 [T] each.
-        count: counts some documents like `whole`.
+        how: as `moehub.experts.statistics.count` takes it.
+
+    Raises:
+        ExpertError: a token id is outside the vocabulary.
     """
+    whole = count(documents, **how)
     pieces = [piece for document in documents for piece in document.split(_PIECE) if len(piece) >= _LEAST_TOKENS]
     wanted = min(MOST, len(pieces) // _LEAST_PIECES)
     if wanted < 2:
         return whole
     chosen = faces_of(pieces, wanted)
     parts = [[piece for piece, face in zip(pieces, chosen, strict=True) if face == one] for one in range(wanted)]
-    return replace(whole, faces=tuple(count(part) for part in parts if part))
+    return replace(whole, faces=tuple(count(part, **how) for part in parts if part))
 
 
 def faces_of(pieces: Sequence[Tensor], faces: int) -> list[int]:

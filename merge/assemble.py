@@ -6,6 +6,7 @@ tables come from their statistics in closed form. Equal sets of experts give equ
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +32,7 @@ from moehub.merge.plan import Plan, contributor
 from moehub.merge.source import Source
 from moehub.merge.tuned import TUNED_FILE, Tuned
 from moehub.router.method import flatten, is_face, parse
+from moehub.router.settings import RouterSettings
 
 CONFIG_FILE = "config.json"
 ROUTER_FILE = "router.safetensors"
@@ -98,7 +100,7 @@ def reassemble(plan: Plan, moe: Path, *, fresh: Sequence[str], embed_base: bool)
         for source in plan.sources:
             if source.expert.name in fresh:
                 _take_expert(source.expert, folder / EXPERTS_FOLDER / source.expert.name)
-        save_file(make_tables(plan, kept=read_tables(moe), fresh=fresh), folder / ROUTER_FILE)
+        save_file(make_tables(plan, kept=kept_tables(moe), fresh=fresh), folder / ROUTER_FILE)
         _write_descriptions(plan, folder, embed_base=embed_base)
 
 
@@ -114,6 +116,18 @@ def read_tables(moe: Path) -> dict[str, Tensor]:
         raise MergeError(
             f"{moe / ROUTER_FILE} cannot be read ({error}): make the MoE again with `moehub merge {moe / LOCK_FILE}`"
         ) from error
+
+
+def kept_tables(moe: Path) -> dict[str, Tensor]:
+    """Return the gate's tables that a change takes over: all, or none where an older moehub made them by other rules.
+
+    Raises:
+        MergeError: the file is missing or damaged.
+    """
+    tables = read_tables(moe)
+    made_with = json.loads((moe / CONFIG_FILE).read_text(encoding="utf-8"))["router"]
+    known = {setting.name for setting in dataclasses.fields(RouterSettings)}
+    return tables if known <= made_with.keys() else {}
 
 
 def comparable(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from moehub import files
@@ -11,9 +10,9 @@ from moehub.base import Base, tokenizer_digest
 from moehub.card import STATISTICS_FILE
 from moehub.errors import MergeError
 from moehub.experts import data, features, tokens
-from moehub.experts.faces import with_faces
+from moehub.experts.faces import count_generic
 from moehub.experts.settings import TrainConfig
-from moehub.experts.statistics import Statistics, count
+from moehub.experts.statistics import Statistics
 from moehub.merge.entrance import admitted
 from moehub.merge.lock import Lock
 from moehub.merge.plan import Null
@@ -75,14 +74,13 @@ def _count(path: Path, base: Base, like: Sequence[Source], router: RouterSetting
     documents = [one.seen for one in tokens.encode(tokenizer, data.read([path]))]
     example = _example(like)
     alike = TrainConfig() if example is None else example
-    count_like = partial(
-        count,
+    counted = count_generic(
+        documents,
         tokenizer=tokenizer_digest(tokenizer),
         vocabulary=len(tokenizer) if example is None else example.vocabulary,
         pair_bits=alike.pair_bits,
         triple_bits=alike.triple_bits,
     )
-    counted = with_faces(count_like(documents), documents, count_like)
     if "lda" not in router.method.split("+") or example is None or example.features is None:
         return counted
     embedding = base.load_model().get_input_embeddings().weight

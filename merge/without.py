@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moehub.errors import MergeError
-from moehub.merge.assemble import make_tables, read_tables
+from moehub.merge.assemble import kept_tables, make_tables
 from moehub.merge.load import read_moe_config
 from moehub.merge.merging import prepare_change
 from moehub.merge.tuned import TUNED_KEY
@@ -67,5 +67,5 @@ def gate_without(moe: Path, name: str, *, others: Sequence[str]) -> PosteriorGat
         plan = change.plan
         if [source.expert.name for source in plan.sources] != list(others):
             raise MergeError(f"{moe} was changed since it was loaded: load it again")
-        tables = make_tables(plan, kept=read_tables(moe), fresh=change.fresh)
+        tables = make_tables(plan, kept=kept_tables(moe), fresh=change.fresh)
         return load_gate(tables, plan.settings, names=others, has_null=plan.null is not None)

@@ -12,7 +12,7 @@ from moehub.experts.statistics import Statistics
 Publish = Callable[[Sequence[Tensor], int], Statistics]
 """Documents, int64 [T] each, and V → the statistics as they are published."""
 _USUAL = TrainConfig()
-_BITS = {"pair_bits": _USUAL.pair_bits, "triple_bits": _USUAL.triple_bits}
+BITS = {"pair_bits": _USUAL.pair_bits, "triple_bits": _USUAL.triple_bits}
 
 
 def protections() -> dict[str, Publish]:
@@ -28,7 +28,7 @@ def protections() -> dict[str, Publish]:
 
 def exact(documents: Sequence[Tensor], vocabulary: int, *, clip: int = 0) -> Statistics:
     """Return the counts themselves, each document clipped where asked for."""
-    return statistics.count(documents, tokenizer="bench", vocabulary=vocabulary, clip=clip, **_BITS)
+    return statistics.count(documents, tokenizer="bench", vocabulary=vocabulary, clip=clip, **BITS)
 
 
 def _suppressed(threshold: int, documents: Sequence[Tensor], vocabulary: int) -> Statistics:
@@ -43,6 +43,6 @@ def _noisy(epsilon: float, documents: Sequence[Tensor], vocabulary: int) -> Stat
         epsilon=epsilon,
         delta=_USUAL.private_delta,
         clip=_USUAL.private_clip,
-        **_BITS,
+        **BITS,
     )
     return counted.suppress(_USUAL.suppress_below)

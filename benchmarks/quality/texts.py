@@ -16,13 +16,13 @@ from random import Random
 
 from benchmarks.quality import manuals
 from moehub.demo import arithmetic, sources
+from moehub.demo.corpora import take
 from moehub.demo.overlap import Shingles
 from moehub.errors import DataError
 from moehub.experts import data
 from moehub.experts.examples import Completion, Conversation, Example, Message, Text, digest
 
 GENERIC = "generic"
-_MOST_OVERLAP = 0.2
 _MACHINE: dict[str, Callable[[], Iterator[str]]] = {
     "python": sources.python,
     "cpp": sources.cpp,
@@ -100,7 +100,7 @@ def gather(folder: Path | None, sizes: Sizes | None = None) -> Texts:
     machine = [_from_stream(name, stream(), sizes, held, base) for name, stream in _MACHINE.items()]
     unseen = [replace(_from_stream(name, stream(), sizes, held, base), train=()) for name, stream in _UNSEEN.items()]
     generic = _from_stream(GENERIC, sources.generic(), replace(sizes, train=sizes.generic, base=0), held, base)
-    manual = _take(manuals.pages("man2", "man4", "man5", "man6", "man7"), sizes.manual, held)
+    manual = take(manuals.pages("man2", "man4", "man5", "man6", "man7"), sizes.manual, held)
     found = tuple(one for one in (*named, *machine) if one.train and one.tune and one.test)
     skills = [skill for one in found for skill in _skills(one)]
     everything = [*base, *manual, *(said(example) for example in generic.train)]
@@ -198,9 +198,9 @@ def _parts(example: Example, sizes: Sizes) -> Iterator[Example]:
 
 
 def _from_stream(name: str, stream: Iterator[str], sizes: Sizes, held: Shingles, base: list[str]) -> Domain:
-    test = _take(stream, sizes.held, held, hold_out=True, clip=sizes.clip)
-    tune = _take(stream, sizes.held, held, hold_out=True, clip=sizes.clip)
-    rest = _take(stream, sizes.base + sizes.train, held)
+    test = take(stream, sizes.held, held, hold_out=True, longest=sizes.clip)
+    tune = take(stream, sizes.held, held, hold_out=True, longest=sizes.clip)
+    rest = take(stream, sizes.base + sizes.train, held)
     # Where there is little text, the base gets little of it.
     for_base = _counted(rest, min(sizes.base, sum(map(len, rest)) // 6))
     base += rest[:for_base]
@@ -209,23 +209,6 @@ def _from_stream(name: str, stream: Iterator[str], sizes: Sizes, held: Shingles,
         tuple(Text(text, origin=name) for text in texts) for texts in (train, tune, test)
     )
     return Domain(name, train_texts, tune_texts, test_texts)
-
-
-def _take(
-    stream: Iterator[str], wanted: int, held: Shingles, *, hold_out: bool = False, clip: int | None = None
-) -> list[str]:
-    """Return documents of `wanted` characters or more, none that repeats what is held out."""
-    taken: list[str] = []
-    length = 0
-    while length < wanted and (document := next(stream, None)) is not None:
-        if held.share(document) > _MOST_OVERLAP:
-            continue
-        if hold_out:
-            held.add(document)
-        text = document if clip is None else sources.clip(document, clip) or document[:clip]
-        taken.append(text)
-        length += len(text)
-    return taken
 
 
 def _counted(documents: Sequence[str], characters: int) -> int:

@@ -22,7 +22,7 @@ from moehub.base import Base, tokenizer_digest
 from moehub.demo.base import small_base
 from moehub.experts import statistics
 from moehub.experts.examples import Example, Text
-from moehub.experts.faces import with_faces
+from moehub.experts.faces import count_generic
 from moehub.experts.statistics import Statistics
 from moehub.experts.tokens import encode, fit
 from moehub.experts.training import train
@@ -122,20 +122,21 @@ class World:
         path = folder / "router_stats.safetensors"
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            documents = self.generic_documents
-            with_faces(self.count(documents), documents, self.count).save(path)
+            count_generic(self.generic_documents, **self._how).save(path)
         return folder
 
     def count(self, documents: Sequence[Tensor]) -> Statistics:
         """Return the statistics of documents, nothing suppressed."""
-        digest = tokenizer_digest(self.tokenizer)
-        return statistics.count(
-            documents,
-            tokenizer=digest,
-            vocabulary=len(self.tokenizer),
-            pair_bits=PAIR_BITS,
-            triple_bits=TRIPLE_BITS,
-        )
+        return statistics.count(documents, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {
+            "tokenizer": tokenizer_digest(self.tokenizer),
+            "vocabulary": len(self.tokenizer),
+            "pair_bits": PAIR_BITS,
+            "triple_bits": TRIPLE_BITS,
+        }
 
     def forward(self, ids: Tensor, routing: Routing | None, **options: Any) -> Tensor:
         """Return the logits [B, T, V] of ids [B, T] with the experts that `routing` names; None: of the base."""

@@ -75,11 +75,11 @@ def gather(sizes: Sizes | None = None, *, seed: int = 0) -> Corpora:
     sizes = sizes or Sizes()
     streams = _streams(seed)
     held_out = Shingles()
-    tests = {name: _take(stream, sizes.test, held_out, hold_out=True) for name, stream in streams.items()}
-    tunes = {name: _take(stream, sizes.tune, held_out, hold_out=True) for name, stream in streams.items()}
+    tests = {name: take(stream, sizes.test, held_out, hold_out=True) for name, stream in streams.items()}
+    tunes = {name: take(stream, sizes.tune, held_out, hold_out=True) for name, stream in streams.items()}
     wanted = {name: sizes.generic if name == GENERIC else sizes.train for name in streams}
     corpora = {
-        name: Corpus(name, _take(stream, wanted[name], held_out), tunes[name], tests[name])
+        name: Corpus(name, take(stream, wanted[name], held_out), tunes[name], tests[name])
         for name, stream in streams.items()
     }
     newcomer = _newcomer(corpora)
@@ -106,8 +106,13 @@ def _streams(seed: int) -> dict[str, Iterator[str]]:
     }
 
 
-def _take(stream: Iterator[str], wanted: int, held_out: Shingles, *, hold_out: bool = False) -> tuple[str, ...]:
-    """Return documents of `wanted` characters or more, none twice and none that repeats what is held out."""
+def take(
+    stream: Iterator[str], wanted: int, held_out: Shingles, *, hold_out: bool = False, longest: int | None = None
+) -> tuple[str, ...]:
+    """Return documents of `wanted` characters or more, none twice and none that repeats what is held out.
+
+    Those that have more than `longest` characters are cut off, at the end of a line where there is one.
+    """
     taken: dict[str, None] = {}
     length = 0
     while length < wanted and (document := next(stream, None)) is not None:
@@ -115,8 +120,9 @@ def _take(stream: Iterator[str], wanted: int, held_out: Shingles, *, hold_out: b
             continue
         if hold_out:
             held_out.add(document)
-        taken[document] = None
-        length += len(document)
+        text = document if longest is None else sources.clip(document, longest) or document[:longest]
+        taken[text] = None
+        length += len(text)
     return tuple(taken)
 
 

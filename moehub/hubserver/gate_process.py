@@ -142,13 +142,13 @@ def _counted(text: str, folder: Path, tokenizer: str) -> "Statistics":
     if (text, tokenizer) in _COUNTED:
         return _COUNTED[text, tokenizer]
     from moehub.experts import data, tokens
+    from moehub.experts.faces import count_generic
     from moehub.experts.settings import TrainConfig
-    from moehub.experts.statistics import count
 
     encoder = Base(folder, folder.name, None).load_tokenizer()
     documents = [one.seen for one in tokens.encode(encoder, data.read([Path(text)]))]
     usual = TrainConfig()
-    counted = count(
+    counted = count_generic(
         documents,
         tokenizer=tokenizer,
         vocabulary=len(encoder),

@@ -1,15 +1,15 @@
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from moehub.experts.faces import MOST, faces_of, with_faces
+from moehub.experts.faces import MOST, count_generic, faces_of
 from moehub.experts.statistics import Statistics, count
 
 VOCABULARY = 40
-counted = partial(count, tokenizer="t", vocabulary=VOCABULARY, pair_bits=8, triple_bits=9)
+HOW: dict[str, Any] = {"tokenizer": "t", "vocabulary": VOCABULARY, "pair_bits": 8, "triple_bits": 9}
 
 
 def document(low: int, high: int, seed: int, tokens: int = 60) -> Tensor:
@@ -34,8 +34,8 @@ def test_the_same_text_has_the_same_faces() -> None:
 
 def test_faces_add_up_to_the_text() -> None:
     """Every token is counted in exactly one face, and the whole stays as it was."""
-    whole = counted(MIXED)
-    found = with_faces(whole, MIXED, counted)
+    whole = count(MIXED, **HOW)
+    found = count_generic(MIXED, **HOW)
     assert torch.equal(found.unigrams, whole.unigrams)
     assert 2 <= len(found.faces) <= MOST
     for kind, counts in whole.counts.items():
@@ -46,18 +46,18 @@ def test_faces_add_up_to_the_text() -> None:
 @pytest.mark.parametrize("documents", [MIXED[:8], [torch.arange(5)] * 200], ids=["few", "short"])
 def test_little_text_has_one_face(documents: list[Tensor]) -> None:
     """Where there is too little to tell kinds apart the statistics stay as they are."""
-    assert with_faces(counted(documents), documents, counted).faces == ()
+    assert count_generic(documents, **HOW).faces == ()
 
 
 def test_a_long_text_is_taken_in_pieces() -> None:
     """One file without separators has faces too."""
     together = [torch.cat([document(0, 20, 1, tokens=40_000), document(20, 30, 2, tokens=40_000)])]
-    assert len(with_faces(counted(together), together, counted).faces) >= 2
+    assert len(count_generic(together, **HOW).faces) >= 2
 
 
 def test_faces_are_saved_with_their_whole(tmp_path: Path) -> None:
     """What is read back is what was saved, faces included."""
-    saved = with_faces(counted(MIXED), MIXED, counted)
+    saved = count_generic(MIXED, **HOW)
     saved.save(tmp_path / "s.safetensors")
     loaded = Statistics.load(tmp_path / "s.safetensors")
     assert len(loaded.faces) == len(saved.faces)

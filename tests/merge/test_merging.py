@@ -1,4 +1,5 @@
 import itertools
+import json
 import os
 import random
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from moehub import files
 from moehub.card import SIGNATURE_FILE
@@ -93,6 +94,17 @@ def test_adding_leaves_every_other_table_as_it_was(world: World, tmp_path: Path)
     after = load_file(moe / ROUTER_FILE)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert {name.split("/")[1] for name in after.keys() - before.keys()} == {"math"}
+
+
+def test_tables_of_other_rules_are_made_anew(world: World, tmp_path: Path) -> None:
+    """A MoE from before a setting that there is now does not mix old tables with new ones when it is changed."""
+    moe = merge(world, tmp_path / "moe", "code", "law")
+    config = json.loads((moe / CONFIG_FILE).read_text(encoding="utf-8"))
+    del config["router"]["least_count"]
+    files.write_text(moe / CONFIG_FILE, files.to_json(config))
+    save_file({name: tensor * 2 for name, tensor in load_file(moe / ROUTER_FILE).items()}, moe / ROUTER_FILE)
+    change(moe, add=world.references("math"))
+    assert files.tree_digest(moe) == files.tree_digest(merge(world, tmp_path / "at-once"))
 
 
 def many_experts(world: World, folder: Path, number: int) -> list[Path]:
