@@ -111,7 +111,6 @@ class Statistics:
         both = self.features is not None and other.features is not None
         return dataclasses.replace(
             self.with_counts({kind: counts + other.counts[kind] for kind, counts in self.counts.items()}),
-            faces=(*self.faces, *other.faces),
             suppressed_below=max(self.suppressed_below, other.suppressed_below),
             features=self.features + other.features if both else None,  # type: ignore[operator]
         )

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from moehub.errors import RouterError
+from moehub.experts.statistics import Statistics
 from moehub.router import pace
 from moehub.router.arrow import ArrowGate
 from moehub.router.layer import Routing
-from moehub.router.method import NULL, is_face, parse, unflatten
+from moehub.router.method import NULL, Contributor, flatten, is_face, parse, unflatten
 from moehub.router.route import Route
 from moehub.router.settings import RouterSettings
 from moehub.router.window import GateState, Window
@@ -76,20 +78,19 @@ class PosteriorGate(nn.Module):
             tuple(source.begin(batch, device) for source in self.sources),  # type: ignore[operator]
         )
 
-    def forward(self, window: Window, state: GateState, beside: Tensor | None = None) -> tuple[Tensor, GateState]:
+    def forward(self, window: Window, state: GateState) -> tuple[Tensor, GateState]:
         """Return the posterior after each token, float64 [B, T, E], and the state after the last.
 
         Args:
             window: the tokens.
             state: what `begin` or the call for the tokens before returned.
-            beside: log evidence that no source has, [B, T, E].
         """
-        parts, memories = [] if beside is None else [beside], []
+        parts, memories = [], []
         for source, memory in zip(self.sources, state.memories, strict=True):
             part, after = source(window, memory)
-            parts.append(part)
+            parts.append(self._spread(part))
             memories.append(after)
-        evidence = torch.stack([self._spread(part) for part in parts]).sum(0)
+        evidence = torch.stack(parts).sum(0)
         settings = self.settings
         belief = pace.follow(
             evidence.to(state.belief.device),
@@ -121,6 +122,22 @@ class PosteriorGate(nn.Module):
                 has_null=self.has_null,
             )
         )
+
+
+def gate_of(counted: Mapping[str, Statistics], null: Statistics | None, settings: RouterSettings) -> PosteriorGate:
+    """Return the gate that statistics make, in memory: experts in the order of `counted`.
+
+    Raises:
+        RouterError: `settings` name a method that decides in each layer.
+    """
+    contributors = [Contributor(name, one, dict) for name, one in counted.items()]
+    tables: dict[str, Tensor] = {}
+    for method in parse(settings.method):
+        tables |= flatten(method.name, method.solve(contributors, null, settings))
+    gate = load_gate(tables, settings, names=list(counted), has_null=null is not None)
+    if not isinstance(gate, PosteriorGate):
+        raise RouterError(f"the router {settings.method!r} is made of adapters, not of statistics")
+    return gate
 
 
 def load_gate(

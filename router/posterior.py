@@ -25,11 +25,6 @@ _FLOOR = -40.0
 """Log likelihoods this far below the best are as good as zero in float64 (e⁻⁴⁰ < 2⁻⁵⁷), and 16 of them still fit."""
 
 
-def start(batch: int, experts: int, device: torch.device) -> Tensor:
-    """Return the posterior before the first token: uniform, float64 [B, E]."""
-    return torch.full((batch, experts), 1.0 / experts, dtype=torch.float64, device=device)
-
-
 def filter_loop(evidence: Tensor, prior: Tensor, rho: float | Tensor, shares: Tensor | None = None) -> Tensor:
     """Return the posterior after each token, [B, T, E], from log evidence [B, T, E] and the posterior before [B, E].
 

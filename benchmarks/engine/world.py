@@ -22,8 +22,7 @@ from moehub.experts import statistics
 from moehub.experts.adapter import Adapter, MappedPairs
 from moehub.merge.configuration import MoehubConfig
 from moehub.merge.model import MoehubForCausalLM
-from moehub.router.gate import PosteriorGate
-from moehub.router.method import NULL, Contributor, parse
+from moehub.router.gate import PosteriorGate, gate_of
 from moehub.router.settings import RouterSettings
 from moehub.tensorfile import TensorFile
 
@@ -128,12 +127,9 @@ def gate(experts: int) -> PosteriorGate:
     def counted(ids: Tensor) -> statistics.Statistics:
         return statistics.count([ids], tokenizer="t", vocabulary=VOCABULARY, pair_bits=PAIR_BITS)
 
-    settings = RouterSettings()
-    (method,) = parse(settings.method)
     names = [f"{number:04d}" for number in range(experts)]
-    contributors = [Contributor(name, counted(ids), dict) for name, ids in zip(names, given.contributors, strict=True)]
-    tables = method.solve(contributors, counted(given.generic), settings)
-    return PosteriorGate([method.load(tables, [*names, NULL], settings)], settings, experts=experts, has_null=True)
+    contributed = {name: counted(ids) for name, ids in zip(names, given.contributors, strict=True)}
+    return gate_of(contributed, counted(given.generic), RouterSettings())
 
 
 def moe(plain: LlamaForCausalLM, adapters: Sequence[Adapter], made: PosteriorGate, **options: Any) -> MoehubForCausalLM:

@@ -5,17 +5,14 @@ Shapes: T tokens of a row, E experts and the null.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from benchmarks.privacy.protection import Publish, exact
+from benchmarks.privacy.protection import BITS, Publish
 from benchmarks.quality.rows import NOBODY, SWITCHING, Held
-from moehub.experts.faces import with_faces
-from moehub.experts.statistics import Statistics
-from moehub.router.gate import PosteriorGate, load_gate
-from moehub.router.method import Contributor, flatten, registered
+from moehub.experts.faces import count_generic
+from moehub.router.gate import PosteriorGate, gate_of
 from moehub.router.settings import RouterSettings
 from moehub.router.window import Window
 
@@ -46,7 +43,7 @@ class Table:
     ) -> None:
         """Count the generic text; `documents` and `held` name the same domains, in the same order."""
         self.documents, self.held, self.vocabulary = documents, held, vocabulary
-        self.null = with_faces(exact(generic, vocabulary), generic, partial(exact, vocabulary=vocabulary))
+        self.null = count_generic(generic, tokenizer="bench", vocabulary=vocabulary, **BITS)
 
     @property
     def mean_documents(self) -> float:
@@ -56,7 +53,7 @@ class Table:
     def quality(self, publish: Publish) -> Quality:
         """Return what the gate is worth where every expert publishes its counts so."""
         published = {name: publish(some, self.vocabulary) for name, some in self.documents.items()}
-        gate = self._gate(published)
+        gate = gate_of(published, self.null, RouterSettings())
         right = {name: self._right(gate, self.held[name]) for name in (*published, SWITCHING, GENERIC)}
         sizes = [sum(int((counts > 0).sum()) for counts in one.counts.values()) for one in published.values()]
         return Quality(
@@ -65,15 +62,6 @@ class Table:
             right[GENERIC],
             sum(sizes) / len(sizes),
         )
-
-    def _gate(self, published: Mapping[str, Statistics]) -> PosteriorGate:
-        settings, method = RouterSettings(), registered()["evidence"]
-        contributors = [Contributor(name, counted, dict) for name, counted in published.items()]
-        tables = flatten(method.name, method.solve(contributors, self.null, settings))
-        gate = load_gate(tables, settings, names=list(published), has_null=True)
-        if not isinstance(gate, PosteriorGate):
-            raise TypeError(f"evidence made a {type(gate).__name__}, expected a gate of posteriors")
-        return gate
 
     @torch.no_grad()
     def _right(self, gate: PosteriorGate, held: Held) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.hub import present, where
 from benchmarks.quality.method import Batch, Routed
-from benchmarks.quality.methods.product import Gate, gate_of, published, size
+from benchmarks.quality.methods.product import Gate, published, size
 from benchmarks.quality.rows import Held
 from benchmarks.quality.score import sums
 from benchmarks.quality.tuning import few
@@ -22,6 +22,7 @@ from benchmarks.quality.world import World
 from moehub.card import STATISTICS_FILE
 from moehub.console import progress
 from moehub.experts.statistics import Statistics
+from moehub.router.gate import gate_of
 from moehub.router.settings import RouterSettings
 
 TITLE = "The gate: what one more expert does to the others"
@@ -56,7 +57,7 @@ def measure(world: World, *, write: bool) -> None:
 
 
 def _routed(world: World, counted: Mapping[str, Statistics], null: Statistics) -> Routed:
-    gate = Gate(gate_of(dict(counted), null, RouterSettings()))
+    gate = Gate(gate_of(counted, null, RouterSettings()))
     columns = torch.tensor([*(world.names.index(name) for name in counted), len(world.names)])
 
     def spread(batch: Batch) -> Tensor:

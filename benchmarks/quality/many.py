@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.hub import present, where
 from benchmarks.quality.method import Batch, Routed, batches
 from benchmarks.quality.methods import oracle
-from benchmarks.quality.methods.product import Gate, gate_of
+from benchmarks.quality.methods.product import Gate
 from benchmarks.quality.rows import SWITCHING
 from benchmarks.quality.score import Sums, kept, sums
 from benchmarks.quality.tuning import few
@@ -27,6 +27,7 @@ from moehub.card import STATISTICS_FILE
 from moehub.console import progress
 from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
+from moehub.router.gate import gate_of
 from moehub.router.settings import RouterSettings
 
 TITLE = "The gate: many contributors"

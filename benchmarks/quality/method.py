@@ -4,7 +4,7 @@ Shapes: B batch, T tokens of a row, E experts, N learned tokens of a row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -115,7 +115,6 @@ class Whole:
     model: Any
     bytes: int = 0
     note: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
 
     def answer(self, held: Held) -> Answer:
         """Return what it makes of a text."""

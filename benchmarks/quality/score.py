@@ -7,7 +7,7 @@ documents are drawn again, with replacement, within each domain of each seed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -38,8 +38,6 @@ class Sums:
     """Tokens for which one set of experts stays, on average."""
     latency: float | None = None
     """Tokens of a new stretch that went elsewhere before the first that went to its owner, on average."""
-    second: list[float] = field(default_factory=list)
-    """Seconds of the answer, and its tokens read."""
 
     @property
     def loss(self) -> float:

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from moehub.experts.packing import Row
 from moehub.experts.statistics import Statistics
-from moehub.router.evidence import Evidence
-from moehub.router.gate import PosteriorGate, load_gate
-from moehub.router.method import NULL, Contributor, flatten
+from moehub.router.gate import gate_of
+from moehub.router.method import NULL
 from moehub.router.settings import RouterSettings
 from moehub.router.window import Window
 
@@ -35,16 +34,7 @@ class Table:
         self.names = [SUBJECT, *others]
         self.has_null = null is not None
         settings = RouterSettings()
-        contributors = [
-            Contributor(name, counted, dict)
-            for name, counted in zip(self.names, [subject, *others.values()], strict=True)
-        ]
-        method = Evidence()
-        tables = flatten(method.name, method.solve(contributors, null, settings))
-        gate = load_gate(tables, settings, names=self.names, has_null=self.has_null)
-        if not isinstance(gate, PosteriorGate):
-            raise TypeError(f"evidence made a {type(gate).__name__}, expected a gate of posteriors")
-        self.gate, self.kappa = gate, settings.kappa
+        self.gate, self.kappa = gate_of({SUBJECT: subject, **others}, null, settings), settings.kappa
 
     @torch.no_grad()
     def shares(self, ids: Tensor, mask: Tensor | None = None) -> dict[str, Share]:

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moehub.router import pace, posterior
+from moehub.router import pace
 from moehub.router.posterior import filter_chunked, filter_loop
+from tests.router.beliefs import start
 
 CPU = torch.device("cpu")
 RATES, CHANGE = (0.0005, 0.02), 0.002
@@ -13,12 +14,8 @@ def evidence(batch: int, tokens: int, experts: int, seed: int = 0) -> Tensor:
     return torch.randn(batch, tokens, experts, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def alike(experts: int) -> Tensor:
-    return torch.full((experts,), 1 / experts, dtype=torch.float64)
-
-
 def follow(given: Tensor, belief: Tensor | None = None) -> Tensor:
-    begin = pace.start(len(given), len(RATES), alike(given.shape[-1])) if belief is None else belief
+    begin = pace.start(len(given), len(RATES), start(1, given.shape[-1], CPU)[0]) if belief is None else belief
     return pace.follow(given, begin, rates=RATES, change=CHANGE)
 
 
@@ -26,7 +23,7 @@ def follow(given: Tensor, belief: Tensor | None = None) -> Tensor:
 @pytest.mark.parametrize("experts", [1, 2, 9])
 def test_chunks_equal_the_loop(tokens: int, experts: int) -> None:
     """With the chunked filter the belief is that of the recursion, to float64 rounding."""
-    given, begin = evidence(3, tokens, experts), pace.start(3, len(RATES), alike(experts))
+    given, begin = evidence(3, tokens, experts), pace.start(3, len(RATES), start(1, experts, CPU)[0])
     plain = pace.follow(given, begin, rates=RATES, change=CHANGE, chain=filter_loop)
     torch.testing.assert_close(follow(given), plain, atol=1e-12, rtol=1e-9)
 
@@ -34,8 +31,8 @@ def test_chunks_equal_the_loop(tokens: int, experts: int) -> None:
 def test_one_rate_is_the_filter() -> None:
     """With a single rate nothing is left to believe but the experts."""
     given = evidence(2, 40, 5)
-    found = pace.follow(given, pace.start(2, 1, alike(5)), rates=(0.02,), change=CHANGE)
-    expected = filter_chunked(given, posterior.start(2, 5, CPU), 0.02)
+    found = pace.follow(given, pace.start(2, 1, start(1, 5, CPU)[0]), rates=(0.02,), change=CHANGE)
+    expected = filter_chunked(given, start(2, 5, CPU), 0.02)
     torch.testing.assert_close(found[:, :, 0], expected, atol=1e-12, rtol=1e-9)
 
 
@@ -82,7 +79,7 @@ def test_extreme_evidence_stays_finite() -> None:
 def test_gradients_equal_the_loops() -> None:
     """The evidence gets the same gradient through chunks as through the recursion."""
     first, second = (evidence(2, 37, 3).double().requires_grad_() for _ in range(2))
-    weight, begin = evidence(2, 37, 3, seed=1).double()[:, :, None], pace.start(2, 2, alike(3))
+    weight, begin = evidence(2, 37, 3, seed=1).double()[:, :, None], pace.start(2, 2, start(1, 3, CPU)[0])
     (follow(first) * weight).sum().backward()
     (pace.follow(second, begin, rates=RATES, change=CHANGE, chain=filter_loop) * weight).sum().backward()
     assert first.grad is not None

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from moehub.router.posterior import CHUNK, filter_chunked, filter_loop, start
+from moehub.router.posterior import CHUNK, filter_chunked, filter_loop
+from tests.router.beliefs import start
 
 CPU = torch.device("cpu")
 RHO = 0.02

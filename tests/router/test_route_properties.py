@@ -3,8 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moehub.router.posterior import filter_chunked, filter_loop, start
+from moehub.router.posterior import filter_chunked, filter_loop
 from moehub.router.route import Route
+from tests.router.beliefs import start
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from moehub.experts.features import recipe_for
 from moehub.router.balance import drift, imbalance
-from moehub.router.posterior import filter_chunked, filter_loop, start
+from moehub.router.posterior import filter_chunked, filter_loop
 from moehub.router.tuned import CHANCES, Correction, Facts, OpenGate, TunedGate, open_gate, tunable
+from tests.router.beliefs import start
 from tests.router.test_gate import BATCH, HIDDEN, gate, window
 
 CPU = torch.device("cpu")

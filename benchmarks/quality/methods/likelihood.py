@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.quality.alone import Alone
 from benchmarks.quality.method import Answer, Batch, Method, Routed
 from benchmarks.quality.methods.counts import Counts
-from benchmarks.quality.methods.product import Gate, gate_of, published, size
+from benchmarks.quality.methods.product import Gate, published, size
 from benchmarks.quality.rows import Held
 from benchmarks.quality.sticky import Sticky
 from benchmarks.quality.tuning import Objective, Setting, choose, grid
@@ -24,6 +24,7 @@ from benchmarks.quality.world import World
 from moehub.card import STATISTICS_FILE
 from moehub.experts.packing import IGNORED
 from moehub.experts.statistics import Statistics
+from moehub.router.gate import gate_of
 from moehub.router.settings import RouterSettings
 
 _RHOS = (0.01, 0.03)
@@ -55,12 +56,13 @@ def with_counts(world: World) -> Routed:
 def with_product(world: World) -> Routed:
     """Return the product's gate with the likelihoods as one more factor."""
     alone = Alone(world)
-    gate = gate_of(published(world), Statistics.load(world.null() / STATISTICS_FILE), RouterSettings())
+    counted, null = published(world), Statistics.load(world.null() / STATISTICS_FILE)
 
     def make(setting: Setting) -> Routed:
-        return Routed(world, Gate(gate, lambda batch: setting["likelihood"] * alone.evidence(batch)), size(world))
+        settings = RouterSettings(method="evidence+likelihood", **setting)
+        return Routed(world, Gate(gate_of(counted, null, settings), alone.evidence), size(world))
 
-    return choose(Objective.of(world), grid(likelihood=(0.2, 0.4, 0.6)), make)
+    return choose(Objective.of(world), grid(likelihood_weight=(0.2, 0.4, 0.6)), make)
 
 
 @dataclass

@@ -14,9 +14,7 @@ from moehub.experts import privacy
 from moehub.experts.folder import open_expert
 from moehub.experts.settings import TrainConfig
 from moehub.experts.statistics import Statistics
-from moehub.router.evidence import Evidence
-from moehub.router.gate import PosteriorGate, load_gate
-from moehub.router.method import Contributor, flatten
+from moehub.router.gate import PosteriorGate, gate_of
 from moehub.router.settings import RouterSettings
 from moehub.router.window import Window
 
@@ -54,30 +52,20 @@ def size(world: World) -> int:
     return sum((world.expert(name) / STATISTICS_FILE).stat().st_size for name in world.names) // len(world.names)
 
 
-def gate_of(counted: dict[str, Statistics], null: Statistics, settings: RouterSettings) -> PosteriorGate:
-    """Return the gate of counts by name, in the order of the names, and of generic text."""
-    method = Evidence()
-    contributors = [Contributor(name, one, dict) for name, one in counted.items()]
-    tables = flatten(method.name, method.solve(contributors, null, settings))
-    gate = load_gate(tables, settings, names=list(counted), has_null=True)
-    if not isinstance(gate, PosteriorGate):
-        raise TypeError(f"evidence made a {type(gate).__name__}, expected a gate of posteriors")
-    return gate
-
-
 class Gate:
     """A gate of posteriors as a method of the bench."""
 
-    def __init__(self, gate: PosteriorGate, beside: Callable[[Batch], Tensor] | None = None) -> None:
-        """Keep the gate, and what gives evidence [B, T, E + 1] beside its own, nobody's last."""
-        self.gate, self.beside = gate, beside
+    def __init__(self, gate: PosteriorGate, alone: Callable[[Batch], Tensor] | None = None) -> None:
+        """Keep the gate, and what knows log p of each token under each expert alone, nobody's last: [B, T, E + 1]."""
+        self.gate, self.alone = gate, alone
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         """Return the weights that the layers would get, nobody's last: [B, T, E + 1]."""
-        window = Window(batch.ids, batch.mask, torch.Tensor)
-        beside = None if self.beside is None else self.beside(batch)
-        believed, _ = self.gate(window, self.gate.begin(len(batch.ids), batch.ids.device), beside)
+        alone = self.alone
+        heard = None if alone is None else lambda *_: (alone(batch), ())
+        window = Window(batch.ids, batch.mask, torch.Tensor, heard)
+        believed, _ = self.gate(window, self.gate.begin(len(batch.ids), batch.ids.device))
         dense = self.gate.routing(believed).shared.dense
         weights = torch.cat([dense, 1 - dense.sum(-1, keepdim=True)], -1).clamp_min(0)
         # What is left to nobody by rounding is nothing.
@@ -99,7 +87,7 @@ def private(epsilon: float) -> Callable[[World], Routed]:
             delta=config.private_delta,
             clip=config.private_clip,
         )
-        counted = {name: counting(world.documents(name)) for name in world.names}
+        counted = {name: counting(world.documents(name)).suppress(config.suppress_below) for name in world.names}
         generic = Statistics.load(world.null() / STATISTICS_FILE)
         return Routed(world, Gate(gate_of(counted, generic, RouterSettings())), size(world))
 

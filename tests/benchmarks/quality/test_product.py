@@ -3,10 +3,11 @@ import torch
 from benchmarks.quality.adding import _routed
 from benchmarks.quality.many import Shared, crowd
 from benchmarks.quality.method import batches
-from benchmarks.quality.methods.product import METHODS, Gate, gate_of, published
+from benchmarks.quality.methods.product import METHODS, Gate, published
 from benchmarks.quality.world import World
 from moehub.card import STATISTICS_FILE
 from moehub.experts.statistics import Statistics
+from moehub.router.gate import gate_of
 from moehub.router.settings import RouterSettings
 
 
@@ -24,15 +25,16 @@ def test_the_product_is_what_merge_makes(bench: World) -> None:
         torch.testing.assert_close(weights[:, :length], traced[:, :length], atol=1e-6, rtol=0)
 
 
-def test_evidence_beside_its_own_moves_the_gate(bench: World) -> None:
-    """What another source says of one expert is added to what the counts say."""
-    gate = gate_of(published(bench), null(bench), RouterSettings())
+def test_what_the_experts_say_themselves_moves_the_gate(bench: World) -> None:
+    """Where it asks for likelihoods, what was heard of one expert is added to what the counts say."""
+    plainly = gate_of(published(bench), null(bench), RouterSettings())
+    asking = gate_of(published(bench), null(bench), RouterSettings(method="evidence+likelihood"))
     batch = next(iter(batches(bench.test["law"])))
 
     def for_math(_: object) -> torch.Tensor:
         return 50.0 * torch.nn.functional.one_hot(torch.full_like(batch.ids, 2), 4)
 
-    plain, moved = Gate(gate)(batch), Gate(gate, for_math)(batch)
+    plain, moved = Gate(plainly)(batch), Gate(asking, for_math)(batch)
     assert float(moved[..., 2].mean()) > 0.99
     assert float(plain[..., 2].mean()) < 0.9
 
