@@ -25,8 +25,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moehub.chat import Message
 from moehub.errors import DataError, listed
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text
+from moehub.experts.examples import Completion, Conversation, Example, Text
 
 SEPARATOR = "<|endoftext|>"
 """Stands between the documents of one text file."""

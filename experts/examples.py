@@ -7,17 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from moehub.chat import Message
+
 _SHORTEST = 200
 """A text of fewer characters is not cut in two for the held-out split."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    """`user`, `assistant`, `system`, or whatever else the base's chat template knows."""
-    content: str
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moehub import chat
 from moehub.errors import DataError, listed
-from moehub.experts import chat
+from moehub.experts import answers
 from moehub.experts.examples import Completion, Conversation, Example, Text
 
 _MOST_FAULTS = 10
@@ -104,7 +105,7 @@ def _parts(tokenizer: Any, example: Example) -> list[tuple[str, bool]]:
         case Completion():
             return [(example.prompt, False), (example.completion, True)]
         case Conversation():
-            return chat.segments(tokenizer, example)
+            return answers.segments(tokenizer, example)
 
 
 def _tokens(

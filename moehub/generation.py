@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from moehub import chat
+from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.evaluation import UNFINISHED, TracedToken, pieces, traced
-from moehub.experts import chat
-from moehub.experts.examples import Message
 from moehub.models import Opened
 
 

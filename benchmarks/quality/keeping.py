@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.quality.texts import Domain, Texts
 from moehub import files
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text
+from moehub.chat import Message
+from moehub.experts.examples import Completion, Conversation, Example, Text
 
 
 def save(texts: Texts, file: Path) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.quality import manuals
+from moehub.chat import Message
 from moehub.demo import arithmetic, sources
 from moehub.demo.corpora import take
 from moehub.demo.overlap import Shingles
 from moehub.errors import DataError
 from moehub.experts import data
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text, digest
+from moehub.experts.examples import Completion, Conversation, Example, Text, digest
 
 GENERIC = "generic"
 _MACHINE: dict[str, Callable[[], Iterator[str]]] = {

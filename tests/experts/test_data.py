@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.experts import data
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text
+from moehub.experts.examples import Completion, Conversation, Example, Text
 
 MESSAGES = [{"role": "user", "content": "Two and two?"}, {"role": "assistant", "content": "Four."}]
 CONVERSATION = Conversation((Message("user", "Two and two?"), Message("assistant", "Four.")))

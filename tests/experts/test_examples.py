@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text, digest, split
+from moehub.chat import Message
+from moehub.experts.examples import Completion, Conversation, Example, Text, digest, split
 
 
 def _texts(count: int) -> list[Example]:

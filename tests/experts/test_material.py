@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from moehub import base as bases
+from moehub.chat import Message
 from moehub.errors import ConfigError, DataError
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text
+from moehub.experts.examples import Completion, Conversation, Example, Text
 from moehub.experts.material import prepare
 from moehub.experts.packing import IGNORED
 from moehub.experts.settings import TrainConfig

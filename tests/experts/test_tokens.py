@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from moehub import base as bases
+from moehub import chat
+from moehub.chat import Message
 from moehub.errors import DataError
-from moehub.experts import chat
-from moehub.experts.examples import Completion, Conversation, Example, Message, Text
+from moehub.experts.examples import Completion, Conversation, Example, Text
 from moehub.experts.tokens import Tokens, encode, fit
 
 QUESTION = Conversation((Message("user", "Two and two?"), Message("assistant", "Four.")), origin="a.jsonl, line 1")

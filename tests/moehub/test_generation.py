@@ -5,10 +5,10 @@ import pytest
 import torch
 from tokenizers import processors
 
+from moehub import chat
+from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.evaluation import TracedToken
-from moehub.experts import chat
-from moehub.experts.examples import Message
 from moehub.generation import Sampling, encode_prompt, generate
 from moehub.models import Opened, open_model
 from tests.moehub.conftest import CODE, LAW, Small

@@ -5,7 +5,8 @@ import pytest
 from benchmarks.quality import keeping, manuals
 from benchmarks.quality.texts import FORMS, backwards, drawn, result_first
 from benchmarks.quality.world import World
-from moehub.experts.examples import Completion, Conversation, Message, Text, digest
+from moehub.chat import Message
+from moehub.experts.examples import Completion, Conversation, Text, digest
 
 
 def test_texts_are_kept_as_they_were(bench: World, tmp_path: Path) -> None:

@@ -1,16 +1,6 @@
-"""Conversations as text: through the base's chat template, or through a plain one where the base has none.
+"""Where the answers stand in a conversation that was rendered: what is learned of it.
 
-The fallback looks like this, with the tokenizer's end of text after each answer:
-
-    User: What is two and two?
-
-    Assistant: Four.<|endoftext|>
-
-    User: And three and three?
-
-    Assistant:
-
-What is learned is found by rendering, not by parsing templates: an answer begins where the conversation and
+That is found by rendering, not by parsing templates: an answer begins where the conversation and
 "the conversation so far, with the assistant's turn opened" stop agreeing, and it ends after the answer's
 text and whatever the template puts behind the last answer (its end-of-turn mark). So it works for every
 template that shows the answers literally, those that drop the thoughts of earlier turns included.
@@ -19,47 +9,9 @@ template that shows the answers literally, those that drop the thoughts of earli
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
+from moehub.chat import Message, render
 from moehub.errors import DataError
-from moehub.experts.examples import Conversation, Message
-
-FALLBACK_TEMPLATE = (
-    "{{ opening }}{% for message in messages %}"
-    "{% if not loop.first %}{{ '\n\n' }}{% endif %}"
-    "{% if message['role'] not in ('system', 'user', 'assistant') %}"
-    "{{ raise_exception('the roles are system, user and assistant') }}{% endif %}"
-    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-)
-"""The chat template of a base that brings none; `opening` is its beginning-of-text mark if it sets one."""
-
-
-def render(tokenizer: Any, messages: Sequence[Message], *, answer: bool = False) -> str:
-    """Return a conversation as text, special tokens included; with `answer`, the assistant's turn is opened.
-
-    Tokenise it with `add_special_tokens=False`.
-
-    Raises:
-        DataError: the chat template refuses the conversation.
-    """
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    template = None if tokenizer.chat_template else FALLBACK_TEMPLATE
-    options = {} if tokenizer.chat_template else {"opening": tokenizer.decode(opening(tokenizer))}
-    try:
-        text: str = tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=answer, **options
-        )
-    except jinja2.TemplateError as error:
-        raise DataError(f"the base's chat template refuses it ({error})") from error
-    return text
-
-
-def opening(tokenizer: Any) -> list[int]:
-    """Return the ids that the tokenizer puts before every text: the beginning-of-text mark, or none."""
-    ids = tokenizer("")["input_ids"]
-    return [int(ids[0])] if ids and ids[0] == tokenizer.bos_token_id else []
+from moehub.experts.examples import Conversation
 
 
 def segments(tokenizer: Any, conversation: Conversation) -> list[tuple[str, bool]]:

@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 from moehub import base as bases
+from moehub import chat
+from moehub.chat import Message
 from moehub.errors import DataError
-from moehub.experts import chat
-from moehub.experts.examples import Conversation, Message
+from moehub.experts import answers
+from moehub.experts.examples import Conversation
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -45,7 +47,7 @@ def tokenizer(base_folder: Path) -> Any:
 
 
 def _learned(tokenizer: Any, *messages: Message) -> list[str]:
-    parts = chat.segments(tokenizer, Conversation(messages))
+    parts = answers.segments(tokenizer, Conversation(messages))
     assert "".join(text for text, _ in parts) == chat.render(
         tokenizer, messages[: 1 + max(index for index, one in enumerate(messages) if one.role == "assistant")]
     )
@@ -117,7 +119,7 @@ def test_template_that_cannot_be_used_is_named_with_the_conversation(
     """The sentence says which conversation and why."""
     tokenizer.chat_template = template
     with pytest.raises(DataError, match=rf"a\.jsonl, line 3: .*{message}"):
-        chat.segments(tokenizer, Conversation(TURNS, origin="a.jsonl, line 3"))
+        answers.segments(tokenizer, Conversation(TURNS, origin="a.jsonl, line 3"))
 
 
 def test_beginning_of_text_is_where_the_tokenizer_sets_one(tokenizer: Any) -> None:
