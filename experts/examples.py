@@ -1,11 +1,11 @@
-"""What an expert learns from: plain texts, prompts with their completions, and conversations."""
+"""What an expert learns from: texts, answers and conversations to imitate; answers that were judged; and prompts."""
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from moehub.chat import Message
 
@@ -42,9 +42,48 @@ class Conversation:
 
 
 Example: TypeAlias = Text | Completion | Conversation
+"""What a model learns to say."""
+
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""A text that is gone on from as it stands, or turns that go through the chat template."""
 
 
-def digest(example: Example) -> str:
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, of which one is better."""
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    origin: str = field(default="a preference", compare=False)
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One answer to a prompt, good or bad."""
+
+    prompt: Prompt
+    completion: str
+    good: bool
+    origin: str = field(default="a rated answer", compare=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt that the model answers by itself, for a reward."""
+
+    prompt: Prompt
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What rewards may want to know beside the answer, as `answer` or `tests`."""
+    origin: str = field(default="a prompt", compare=False)
+
+
+Practice: TypeAlias = Example | Preference | Rated | Task
+"""What any stage of training learns from."""
+E = TypeVar("E", bound=Practice)
+
+
+def digest(example: Practice) -> str:
     """Return the sha256 of what the example says, in hex; where it came from does not matter."""
     match example:
         case Text():
@@ -52,11 +91,21 @@ def digest(example: Example) -> str:
         case Completion():
             parts = ["completion", example.prompt, example.completion]
         case Conversation():
-            parts = ["conversation", *([message.role, message.content] for message in example.messages)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+            parts = ["conversation", *_turns(example.messages)]
+        case Preference():
+            parts = ["preference", _turns(example.prompt), example.chosen, example.rejected]
+        case Rated():
+            parts = ["rated", _turns(example.prompt), example.completion, example.good]
+        case Task():
+            parts = ["task", _turns(example.prompt), dict(example.fields)]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
-def split(examples: Sequence[Example], fraction: float, *, alone: bool = False) -> tuple[list[Example], list[Example]]:
+def _turns(prompt: Prompt) -> object:
+    return prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]
+
+
+def split(examples: Sequence[E], fraction: float, *, alone: bool = False) -> tuple[list[E], list[E]]:
     """Return the examples to train on and those held out, about `fraction` of them.
 
     An example is held out if its digest, read as a number between 0 and 1, is below `fraction`: the order
@@ -82,14 +131,14 @@ def _is_held(value: str, fraction: float) -> bool:
     return int(value[:16], 16) < fraction * 2**64
 
 
-def _sides(examples: Sequence[Example], held: Sequence[bool]) -> tuple[list[Example], list[Example]]:
+def _sides(examples: Sequence[E], held: Sequence[bool]) -> tuple[list[E], list[E]]:
     both = list(zip(examples, held, strict=True))
     return [example for example, out in both if not out], [example for example, out in both if out]
 
 
-def _split_texts(examples: Sequence[Example], fraction: float) -> tuple[list[Example], list[Example]]:
-    training: list[Example] = []
-    held: list[Example] = []
+def _split_texts(examples: Sequence[E], fraction: float) -> tuple[list[E], list[E]]:
+    training: list[E] = []
+    held: list[E] = []
     for example in examples:
         if not isinstance(example, Text) or len(example.text) < _SHORTEST:
             training.append(example)

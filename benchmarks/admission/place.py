@@ -12,7 +12,8 @@ from moehub.base import Base, find, tokenizer_digest
 from moehub.card import STATISTICS_FILE, read_card
 from moehub.demo.base import copy_base
 from moehub.experts import features, tokens
-from moehub.experts.data import SEPARATOR, read
+from moehub.experts.data import read
+from moehub.experts.records import SEPARATOR
 from moehub.experts.statistics import Statistics, count
 from tests.world import World
 

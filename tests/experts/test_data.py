@@ -13,7 +13,16 @@ from pyarrow import parquet
 from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.experts import data
-from moehub.experts.examples import Completion, Conversation, Example, Text
+from moehub.experts.examples import (
+    Completion,
+    Conversation,
+    Example,
+    Preference,
+    Prompt,
+    Rated,
+    Task,
+    Text,
+)
 
 MESSAGES = [{"role": "user", "content": "Two and two?"}, {"role": "assistant", "content": "Four."}]
 CONVERSATION = Conversation((Message("user", "Two and two?"), Message("assistant", "Four.")))
@@ -186,3 +195,58 @@ def test_all_faulty_records_are_counted_and_ten_are_named(tmp_path: Path) -> Non
     lines = str(caught.value).splitlines()
     assert "13 record(s)" in lines[0]
     assert (lines[1], lines[-1], len(lines)) == ("  - line 1 has an empty text", "  - and 3 more", 12)
+
+
+ASKED = [{"role": "user", "content": "Two and two?"}]
+ANSWERED = (Message("user", "Two and two?"),)
+GOOD, BAD = {"role": "assistant", "content": "Four."}, {"role": "assistant", "content": "Five."}
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt"),
+    [
+        ({"prompt": "2+2=", "chosen": "Four.", "rejected": "Five."}, "2+2="),
+        ({"prompt": ASKED, "chosen": [GOOD], "rejected": [BAD]}, ANSWERED),
+        ({"instruction": "Two and two?", "chosen": "Four.", "rejected": "Five."}, ANSWERED),
+        ({"messages": [*ASKED, BAD], "chosen": "Four.", "rejected": "Five."}, ANSWERED),
+        ({"chosen": [*ASKED, GOOD], "rejected": [*ASKED, BAD]}, ANSWERED),
+    ],
+)
+def test_every_form_of_preference_is_understood(tmp_path: Path, record: dict[str, Any], prompt: Prompt) -> None:
+    """The prompt may stand beside the answers or before both of them; as rated answers they are two."""
+    file = _lines(tmp_path / "a.jsonl", record)
+    assert data.read_preferences([file]) == [Preference(prompt, "Four.", "Five.")]
+    assert data.read_rated([file]) == [Rated(prompt, "Four.", good=True), Rated(prompt, "Five.", good=False)]
+
+
+def test_a_rated_answer_has_a_label(tmp_path: Path) -> None:
+    """True is a good answer."""
+    file = _lines(tmp_path / "a.jsonl", {"prompt": "2+2=", "completion": "5", "label": False})
+    assert data.read_rated([file]) == [Rated("2+2=", "5", good=False)]
+
+
+def test_a_task_keeps_what_rewards_may_want_to_know(tmp_path: Path) -> None:
+    """The prompt's own fields are no others."""
+    file = _lines(tmp_path / "a.jsonl", {"instruction": "Add.", "input": "2 2", "answer": 4, "id": 7})
+    assert data.read_tasks([file]) == [Task((Message("user", "Add.\n\n2 2"),), {"answer": 4, "id": 7})]
+
+
+@pytest.mark.parametrize(
+    ("read", "record", "sentence"),
+    [
+        (data.read_preferences, {"prompt": "a", "chosen": "b"}, "expected prompt, chosen and rejected"),
+        (data.read_preferences, {"prompt": "a", "chosen": "b", "rejected": "b"}, "prefers nothing"),
+        (data.read_preferences, {"chosen": "b", "rejected": "c"}, "no prompt"),
+        (data.read_preferences, {"chosen": [*ASKED, GOOD], "rejected": [BAD]}, "nobody asks"),
+        (data.read_rated, {"prompt": "a", "completion": "b", "label": "yes"}, "label = 'yes'"),
+        (data.read_rated, {"prompt": "a", "completion": "b"}, "completion and label"),
+        (data.read_tasks, {"text": "a"}, "expected a prompt"),
+        (data.read_tasks, {"prompt": [GOOD]}, "nobody asks"),
+    ],
+)
+def test_faulty_preferences_and_tasks_are_named(
+    tmp_path: Path, read: Callable[..., Any], record: dict[str, Any], sentence: str
+) -> None:
+    """With their line, as faulty examples are."""
+    with pytest.raises(DataError, match=rf"line 1 has .*{sentence}"):
+        read([_lines(tmp_path / "a.jsonl", record)])
