@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from moehub.experts import attention
+from moehub.experts.adaptation import VIRTUAL
 from moehub.experts.packing import Row, collate, flatten, keeps_apart
 from moehub.experts.settings import TrainConfig
 
@@ -34,7 +35,7 @@ class Layout:
 
 def layout(model: Any, rows: Sequence[Row], config: TrainConfig) -> Layout:
     """Return how `model` is to be given `rows`; `config.accumulation` is the least number of parts."""
-    if not _by_text(model, rows):
+    if config.method in VIRTUAL or not _by_text(model, rows):
         return Layout(by_text=False, parts=config.accumulation)
     head = model.get_output_embeddings()
     linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]

@@ -20,9 +20,10 @@ def summed_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: [B, T, V], of any float type; or [1, N, V], of the tokens whose next one is not
-            ignored, and then of some that do not count.
+            ignored, and then of some that do not count; or [B, P + T, V], behind P virtual tokens.
         labels: int64 [B, T], not shifted: the logits at one token predict the label of the next.
     """
+    logits = logits[:, -labels.shape[1] :]
     following = functional.pad(labels, (0, 1), value=IGNORED)[:, 1:].reshape(-1)
     if logits.shape[:2] != labels.shape:
         following = following[following != IGNORED]
@@ -53,6 +54,26 @@ def evaluate_loss(model: Any, rows: Sequence[Row], *, batch_tokens: int = _BATCH
     finally:
         model.train(was_training)
     return float(total) / tokens if tokens else float("nan"), tokens
+
+
+@torch.no_grad()
+def likelihoods(model: Any, rows: Sequence[Row], *, batch_tokens: int = _BATCH_TOKENS) -> list[float]:
+    """Return the mean log p of the learned tokens of each row, in nats per token, in the order of the rows."""
+    device = model.get_input_embeddings().weight.device
+    was_training = model.training
+    model.eval()
+    found: dict[int, float] = {}
+    try:
+        for batch in batches(rows, batch_tokens):
+            inputs = {name: tensor.to(device) for name, tensor in collate(batch).items()}
+            labels = inputs.pop("labels")
+            logits = model(**inputs, use_cache=False).logits
+            for row, one, said in zip(batch, logits, labels, strict=True):
+                learned = int((said[1:] != IGNORED).sum())
+                found[id(row)] = -float(summed_loss(one[None], said[None])) / max(learned, 1)
+    finally:
+        model.train(was_training)
+    return [found[id(row)] for row in rows]
 
 
 def batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:

@@ -2,34 +2,32 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from moehub.card import ADAPTER_WEIGHTS
 from moehub.console import Advance, console, progress
 from moehub.errors import TrainingError
-from moehub.experts import checkpoints
+from moehub.experts import adaptation, checkpoints
 from moehub.experts.attention import by_text
 from moehub.experts.batches import layout
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.evaluation import summed_loss
 from moehub.experts.packing import Row
-from moehub.experts.publication import diverged
 from moehub.experts.settings import TrainConfig
+from moehub.experts.watch import Curves, OnStep, Watch
 
-OnStep: TypeAlias = Callable[[int, float], None]
-"""Called after each optimizer step as `on_step(step, loss)`; the loss is in nats per token."""
+A = TypeVar("A", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,13 @@ _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with
 
 def arguments(folder: Path, config: TrainConfig) -> TrainingArguments:
     """Return the Trainer's settings; it also finds out which of how many processes this one is."""
+    return arguments_of(TrainingArguments, folder, config)
+
+
+def arguments_of(kind: type[A], folder: Path, config: TrainConfig, **more: Any) -> A:
+    """Return a trainer's settings of its own `kind`, with `more` of them."""
     accelerated = torch.accelerator.is_available()
-    settings = TrainingArguments(
+    settings = kind(
         output_dir=str(folder),
         per_device_train_batch_size=config.batch_size // config.accumulation,
         gradient_accumulation_steps=config.accumulation,
@@ -77,6 +80,7 @@ def arguments(folder: Path, config: TrainConfig) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         ddp_find_unused_parameters=False,
+        **more,
     )
     settings._n_gpu = min(settings.n_gpu, 1)  # noqa: SLF001 (several devices: through `accelerate launch`)
     return settings
@@ -104,6 +108,7 @@ def run(
     title: str,
     since: Checkpoint | None = None,
     on_step: OnStep | None = None,
+    curves: Curves | None = None,
     span: Span | None = None,
     proximal: float = 0.0,
 ) -> Checkpoint:
@@ -120,15 +125,13 @@ def run(
     """
     total = steps(len(rows), config, processes=settings.world_size)
     if since is not None and since.step >= total:
-        set_peft_model_state_dict(model, load_file(since.path / ADAPTER_WEIGHTS))
-        model.to(settings.device)
-        return since
-    bar: Any = progress(title, total) if settings.process_index == 0 else contextlib.nullcontext(_no_advance)
+        return finished(model, since, curves)
     batches = layout(model, rows, config)
     settings.per_device_train_batch_size = config.batch_size // batches.parts
     settings.gradient_accumulation_steps = batches.parts
-    with bar as advance, by_text(model) if batches.by_text else contextlib.nullcontext():
-        watch = _Watch(advance, on_step, since, sum(len(row.ids) for row in rows) / len(rows) * config.batch_size)
+    length = sum(len(row.ids) for row in rows) / len(rows)
+    with bar(title, total, settings) as advance, by_text(model) if batches.by_text else contextlib.nullcontext():
+        watch = Watch(advance, since, on_step=on_step, curves=curves, step_tokens=length * config.batch_size)
         trainer = _Trainer(
             model=model,
             args=settings,
@@ -139,21 +142,47 @@ def run(
             span=span,
             proximal=proximal,
         )
-        watch.trainer = trainer
-        trainer.remove_callback(PrinterCallback)
-        try:
-            with checkpoints.kept_when_full(Path(str(settings.output_dir))):
-                trainer.train(resume_from_checkpoint=str(since.path) if since is not None else None)
-        except KeyboardInterrupt:
-            console.print(
-                f"interrupted: --resume goes on from the last checkpoint in {settings.output_dir}", markup=False
-            )
-            raise
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                "the device has too little memory for this training: set a larger accumulation, "
-                "gradient_checkpointing=true, or a smaller context_length, rank or batch_size"
-            ) from error
+        return drive(trainer, watch, since)
+
+
+def bar(title: str, total: int, settings: TrainingArguments) -> AbstractContextManager[Advance]:
+    """Return a progress bar on the first process, and nothing to see on the others."""
+    return progress(title, total) if settings.process_index == 0 else contextlib.nullcontext(_no_advance)
+
+
+def finished(model: Any, since: Checkpoint, curves: Curves | None) -> Checkpoint:
+    """Bring the model to where a training ended that was cut short before it was published."""
+    adaptation.restore(model, load_file(since.path / ADAPTER_WEIGHTS))
+    if curves is not None:
+        curves.load(since.path)
+    return since
+
+
+def drive(trainer: Any, watch: Watch, since: Checkpoint | None) -> Checkpoint:
+    """Train to the end, from the checkpoint `since` where there is one, and return where that is.
+
+    Args:
+        trainer: of transformers or TRL, with the watch among its callbacks; it counts tokens in `learned`.
+        watch: sees what it does.
+        since: where it goes on from.
+
+    Raises:
+        TrainingError: the training diverged, or a disk or a memory is full; checkpoints are kept.
+    """
+    watch.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    folder = Path(str(trainer.args.output_dir))
+    try:
+        with checkpoints.kept_when_full(folder):
+            trainer.train(resume_from_checkpoint=str(since.path) if since is not None else None)
+    except KeyboardInterrupt:
+        console.print(f"interrupted: --resume goes on from the last checkpoint in {folder}", markup=False)
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the device has too little memory for this training: set a larger accumulation, "
+            "gradient_checkpointing=true, or a smaller context_length, rank or batch_size"
+        ) from error
     return watch.now(trainer.state.global_step)
 
 
@@ -196,49 +225,6 @@ class _Trainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (the Trainer's signature)
         return 0
-
-
-class _Watch(TrainerCallback):
-    """Moves the bar, stops a training that diverges, and marks checkpoints that are whole."""
-
-    trainer: _Trainer
-
-    def __init__(self, advance: Advance, on_step: OnStep | None, since: Checkpoint | None, step_tokens: float) -> None:
-        self.advance, self.on_step, self.since, self.step_tokens = advance, on_step, since, step_tokens
-        self.started = time.monotonic()
-        self.first, self.nats = (since.step, since.nats) if since is not None else (0, 0.0)
-        self.logged = 0
-        if self.first:
-            advance(self.first, note="resumed")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
-        if not logs or "loss" not in logs:
-            return
-        loss, norm = float(logs["loss"]), float(logs.get("grad_norm", 0))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise diverged(f"at step {state.global_step} the loss is {loss:.4g} and the gradient's norm {norm:.4g}")
-        self.nats += loss * (self.trainer.learned - self.logged)
-        self.logged = self.trainer.learned
-        speed = (state.global_step - self.first) * self.step_tokens / max(time.monotonic() - self.started, 1e-9)
-        self.advance(1, note=f"loss {loss:.3f}, {speed:,.0f} tokens/s")
-        if self.on_step is not None:
-            self.on_step(state.global_step, loss)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        if args.should_save:
-            now = self.now(state.global_step)
-            checkpoints.mark(now.path, step=now.step, tokens=now.tokens, seconds=now.seconds, nats=now.nats)
-
-    def now(self, step: int) -> Checkpoint:
-        """Return where the training stands."""
-        before = self.since or Checkpoint(Path(), 0, 0, 0.0)
-        return Checkpoint(
-            Path(str(self.trainer.args.output_dir)) / f"checkpoint-{step}",
-            step,
-            before.tokens + self.trainer.learned,
-            round(before.seconds + time.monotonic() - self.started, 3),
-            self.nats,
-        )
 
 
 def _later(share: Callable[[int], float], first: int) -> Callable[[int], float]:

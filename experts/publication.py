@@ -1,10 +1,12 @@
 """A trained adapter becomes an expert folder: PEFT's two files, router statistics, card, README."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from moehub import files
 from moehub.card import ADAPTER_WEIGHTS, README, STATISTICS_FILE, Card, read_card
 from moehub.errors import ExpertError, TrainingError
 from moehub.experts import adaptation
+from moehub.experts import curves as curve
 from moehub.experts import folder as expert_folder
 from moehub.experts.folder import Expert
 from moehub.experts.settings import TrainConfig
@@ -45,11 +48,25 @@ def check_place(output: Path, *, overwrite: bool) -> int:
 
 
 def publish(
-    output: Path, *, weights: Mapping[str, Tensor], config: TrainConfig, statistics: Statistics, card: Card
+    output: Path,
+    *,
+    weights: Mapping[str, Tensor],
+    config: TrainConfig,
+    statistics: Statistics | None,
+    card: Card,
+    adapter: PeftConfig | None = None,
+    curves: Sequence[Mapping[str, Any]] = (),
 ) -> Expert:
     """Write the expert in one step to `output`, in place of what stood there, and return it.
 
-    `weights` are `adaptation.state`'s, or the same names and shapes from elsewhere.
+    Args:
+        output: the expert's folder.
+        weights: `adaptation.state`'s, or the same names and shapes from elsewhere.
+        config: how it was trained.
+        statistics: of its text; a reward model has none.
+        card: its card, without the files.
+        adapter: PEFT's configuration; that of a LoRA on the card's targets where it is None.
+        curves: of each stage, as `moehub.experts.curves` keeps them; none: nothing is told of the training.
 
     Raises:
         TrainingError: the adapter holds values that are not finite.
@@ -57,11 +74,14 @@ def publish(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise diverged("the adapter holds values that are not finite")
-    lora = adaptation.published_config(config, card.base, card.targets)
+    lora = adapter or adaptation.published_config(config, card.base, card.targets)
     with files.new_folder(output) as building:
         lora.save_pretrained(str(building))
         save_file(tensors, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        statistics.save(building / STATISTICS_FILE)
+        if statistics is not None:
+            statistics.save(building / STATISTICS_FILE)
+        if curves:
+            curve.write(building, curves, title=f"how {card.name} was trained")
         sealed = expert_folder.seal(building, card)
         files.write_text(building / README, render_expert(sealed))
     return expert_folder.open_expert(output)

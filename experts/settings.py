@@ -11,6 +11,13 @@ from moehub.errors import ConfigError, listed
 class TrainConfig:
     """Settings of one training; contradictions are reported all at once."""
 
+    method: Literal["lora", "rslora", "dora", "prefix", "p-tuning", "ia3"] = "lora"
+    """What is trained: `lora`, `rslora` (scaled by alpha/√rank) and `dora` (with a length for each output) can be part
+    of a MoE; `prefix`, `p-tuning` and `ia3` are for use alone."""
+    virtual_tokens: int = 16
+    """Of `prefix` and `p-tuning`: tokens that stand before every text."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """Hold the base in 4 or 8 bits while it is trained on (QLoRA); the expert belongs to the whole base."""
     rank: int = 16
     """r, the inner dimension of each adapter."""
     alpha: float = 32.0
@@ -82,7 +89,19 @@ class TrainConfig:
         Raises:
             ConfigError: with every fault.
         """
-        rules = {
+        faults = [
+            f"{name} = {getattr(self, name)!r}, expected {expected}"
+            for name, (holds, expected) in self._rules().items()
+            if not holds
+        ]
+        if faults:
+            raise ConfigError(listed("these settings cannot be trained with:", faults))
+
+    def _rules(self) -> dict[str, tuple[bool, str]]:
+        """Return setting → whether its value can be used, and which can."""
+        return {
+            "virtual_tokens": (1 <= self.virtual_tokens <= 512, "between 1 and 512"),
+            "features": (not (self.features and self.private), "false beside private: sums of features have no noise"),
             "rank": (self.rank >= 1, "at least 1"),
             "alpha": (0 < self.alpha < float("inf"), "above 0"),
             "dropout": (0 <= self.dropout < 1, "0 or more and below 1"),
@@ -109,13 +128,5 @@ class TrainConfig:
             "private": (self.private == 0 or 0.1 <= self.private <= 100, "0 for no noise, or ε between 0.1 and 100"),
             "private_delta": (1e-12 <= self.private_delta <= 0.01, "between 1e-12 and 0.01"),
             "private_clip": (1 <= self.private_clip <= 65536, "between 1 and 65536"),
-            "features": (not (self.features and self.private), "false beside private: sums of features have no noise"),
             "license": (re.fullmatch(r"[A-Za-z0-9.+-]{1,64}", self.license) is not None, "an SPDX identifier"),
         }
-        faults = [
-            f"{name} = {getattr(self, name)!r}, expected {expected}"
-            for name, (holds, expected) in rules.items()
-            if not holds
-        ]
-        if faults:
-            raise ConfigError(listed("these settings cannot be trained with:", faults))

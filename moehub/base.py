@@ -97,23 +97,32 @@ class Base:
             )
         return config
 
-    def load_model(self, *, dtype: "torch.dtype | str" = "auto", **options: Any) -> "PreTrainedModel":
-        """Return the base with its weights; `options` go to `from_pretrained` (as `device_map`).
+    def load_model(
+        self, *, dtype: "torch.dtype | str" = "auto", rating: bool = False, **options: Any
+    ) -> "PreTrainedModel":
+        """Return the base with its weights.
+
+        Args:
+            dtype: of the weights.
+            rating: with a new head of one number, at random, in the place of the one that gives the next token.
+            options: for `from_pretrained` (as `device_map`).
 
         Raises:
             BaseModelError: the weights are missing, truncated, or of another architecture.
         """
         from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
         self.load_config()
+        kind, more = (AutoModelForSequenceClassification, {"num_labels": 1}) if rating else (AutoModelForCausalLM, {})
         try:
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = kind.from_pretrained(
                 self.folder,
                 dtype=dtype,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **more,
                 **options,
             )
         except (*_REFUSALS, SafetensorError) as error:
@@ -121,7 +130,7 @@ class Base:
                 f"cannot load the weights of the base {self.reference} from {self.folder}: {_first_line(error)}. "
                 "Download or save it again, as safetensors"
             ) from error
-        if missing := sorted(report["missing_keys"]):
+        if missing := sorted(name for name in report["missing_keys"] if not (rating and name == "score.weight")):
             # transformers would fill them with random numbers.
             raise BaseModelError(
                 f"the weights of the base {self.reference} in {self.folder} lack {missing[0]} "

@@ -14,13 +14,19 @@ from moehub import config, digests, files
 from moehub.errors import ConfigError, ExpertError
 
 FORMAT = 1
+EXPERT, REWARD = "expert", "reward"
+"""What an adapter is for."""
 CARD_FILE = "expert.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STATISTICS_FILE = "router_stats.safetensors"
 README = "README.md"
 SIGNATURE_FILE = "expert.sig"
-EXPERT_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CARD_FILE, README, SIGNATURE_FILE})
+CURVES_FILE = "training.json"
+CURVES_PLOT = "training.png"
+EXPERT_FILES = frozenset(
+    {ADAPTER_CONFIG, ADAPTER_WEIGHTS, STATISTICS_FILE, CURVES_FILE, CURVES_PLOT, CARD_FILE, README, SIGNATURE_FILE}
+)
 """Nothing else travels: no pickles, no code, no training state."""
 LARGEST = {ADAPTER_WEIGHTS: 8 << 30, STATISTICS_FILE: 768 << 20}
 """Bytes of a file, at most: rank 256 on all linears of a base of 70 billion parameters, in two bytes each; 2^24 pairs
@@ -48,19 +54,39 @@ class BasePin:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One number of a stage on examples that it was not trained on, before it and after it."""
+
+    metric: str
+    """`loss` in nats per token, `preference accuracy`, or `reward`, which the judges of its settings gave."""
+    before: float
+    after: float
+    count: int
+    """What the numbers are means over: tokens of a loss, pairs of a preference, prompts of a reward."""
+    kl: float | None = None
+    """Of a reward: how far the policy went from where it began, in nats per token of its own answers."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of training the expert went through."""
 
     kind: str
-    """`pretrain` (plain text) or `sft` (prompts and completions); later stages add theirs."""
+    """`pretrain` (plain text), `sft` (prompts and completions), `dpo`, `kto`, `reward` or `rl`."""
     tokens: int
     """Tokens that a loss was computed on, over all steps."""
     steps: int
     """Optimizer steps."""
     examples: int
-    """Documents or conversations in the training split."""
+    """Documents, conversations, preferences or prompts in the training split."""
     seconds: float
     """Wall time."""
+    start: str | None = None
+    """sha256 of the adapter that it began with; None: a new one."""
+    measured: Measured | None = None
+    """What it is worth on examples that were held out from it."""
+    quantized: str | None = None
+    """`nf4` or `int8` where the base was, in training and measuring; the adapter belongs to the whole base."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,10 @@ class Card:
     """Where contributors trained it together; None: one contributor trained it alone."""
     private: Privacy | None = None
     """Of the router statistics, where they carry noise; the adapter carries none."""
+    method: str = "lora"
+    """What kind of adapter it is: `lora`, `rslora` or `dora`; or `prefix`, `p-tuning` or `ia3`, for use alone."""
+    purpose: str = EXPERT
+    """`expert`, or `reward`: a reward model, which rates answers and gives none."""
 
     def __post_init__(self) -> None:
         """Refuse names that could not be a folder, a tensor or a tag."""
@@ -199,14 +229,18 @@ def parse_card(values: Any, *, source: str) -> Card:
             if isinstance(values.get(key), dict)
         }
         if isinstance(values.get("stages"), list):
-            parts["stages"] = tuple(
-                config.from_mapping(Stage, stage, source=f"{source}: stages") for stage in values["stages"]
-            )
+            parts["stages"] = tuple(_stage(stage, f"{source}: stages") for stage in values["stages"])
         return config.from_mapping(Card, {**values, **parts}, source=source)
     except ConfigError as error:
         raise ExpertError(str(error)) from error
     except OverflowError as error:
         raise ExpertError(f"{source} holds a number that is too large: pull the expert again") from error
+
+
+def _stage(values: Any, source: str) -> Stage:
+    if isinstance(values, dict) and isinstance(values.get("measured"), dict):
+        values = {**values, "measured": config.from_mapping(Measured, values["measured"], source=f"{source}: measured")}
+    return config.from_mapping(Stage, values, source=source)
 
 
 def folder_faults(folder: Path, card: Card) -> list[str]:

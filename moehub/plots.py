@@ -60,7 +60,7 @@ def require(file: Path) -> Path:
 
 @contextlib.contextmanager
 def figure(
-    file: Path, *, title: str, size: tuple[float, float], panels: int = 1, note: str = ""
+    file: Path, *, title: str, size: tuple[float, float], panels: int = 1, note: str = "", shared: bool = True
 ) -> Iterator[list["Axes"]]:
     """Yield the panels of a figure to draw on; it is written to `file` when the block ends without an error.
 
@@ -68,8 +68,9 @@ def figure(
         file: ends in one of `ENDINGS`.
         title: stands above all panels.
         size: width and height, inches.
-        panels: beside each other, with one vertical axis for all.
+        panels: beside each other.
         note: stands below, in small letters.
+        shared: whether they have one vertical axis.
 
     Raises:
         ConfigError: as `require`.
@@ -83,7 +84,7 @@ def figure(
         if note:
             wrapped = textwrap.fill(note, int(size[0] * _NOTE_PER_INCH))
             drawn.supxlabel(wrapped, x=0.01, ha="left", fontsize=7.5, color=_SOFT)
-        yield list(drawn.subplots(1, panels, sharey=True, squeeze=False)[0])
+        yield list(drawn.subplots(1, panels, sharey=shared, squeeze=False)[0])
         kind = file.suffix.lower()[1:]
         with files.new_file(file) as temporary:
             drawn.savefig(temporary, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
@@ -123,6 +124,23 @@ def bars(
     panel.spines["left"].set_visible(False)
     # Room for the values beside the bars.
     panel.margins(x=0.22)
+
+
+def curve(panel: "Axes", points: Sequence[tuple[float, float]], *, title: str) -> None:
+    """Draw values over steps, thin, and their running mean over a tenth of them, thick.
+
+    Args:
+        panel: where.
+        points: (step, value), in order.
+        title: what is measured, with its unit.
+    """
+    steps, values = zip(*points, strict=True)
+    width = max(1, len(points) // 10)
+    means = [sum(part) / len(part) for end in range(1, len(values) + 1) if (part := values[max(0, end - width) : end])]
+    panel.plot(steps, values, color=BLUE, alpha=0.35, linewidth=0.8)
+    panel.plot(steps, means, color=BLUE, linewidth=1.6)
+    panel.set_title(title)
+    panel.set_xlabel("step")
 
 
 def _short(name: str) -> str:

@@ -4,6 +4,7 @@ A command's module is imported when the command is used, so `moehub --help` load
 """
 
 import errno
+import logging
 import os
 import sys
 from typing import Any
@@ -94,6 +95,8 @@ def main(debug: bool) -> None:  # noqa: ARG001 (read from the context)
       moehub merge --base org/base --expert org/law --expert org/medicine --output moe
       moehub generate moe "The lessee shall"
     """  # noqa: D301 (\b is click's mark for text that is not to be wrapped)
+    # It complains of kernels that are not there to every command, because PEFT imports it wherever it is installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -44,7 +44,7 @@ def test_statistics_of_ten_nodes_are_those_of_their_pooled_text(
     (expert,) = run(grid, config, form, tmp_path / "out", resume=False, expected=10, sleep=clock.sleep, clock=clock)
     tokenizer = base.load_tokenizer()
     material = prepare(tokenizer, examples, train, longest=256)
-    pooled = count(material, train, bases.tokenizer_digest(tokenizer), len(tokenizer), None)
+    pooled = count(material.documents, train, bases.tokenizer_digest(tokenizer), len(tokenizer), None)
     pooled.save(tmp_path / "pooled.safetensors")
     assert (expert / STATISTICS_FILE).read_bytes() == (tmp_path / "pooled.safetensors").read_bytes()
     federation = open_expert(expert).card.federation

@@ -17,7 +17,7 @@ LEVELS = (
     {"router"},
     {"admission"},
     {"merge"},
-    {"models", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
+    {"models", "openers", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
     {"tuning"},
     {"federation"},
     {"hubserver"},

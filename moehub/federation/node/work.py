@@ -103,7 +103,7 @@ def statistics(task: StatisticsTask, contributor: NodeConfig, memory: Memory) ->
     text = memory.text(loaded, contributor, config)
     console.print(f"counting {task.domain}: {len(text.material.documents):,} examples", markup=False)
     embedding = loaded.model.get_input_embeddings().weight if config.features else None
-    counted = counting.count(text.material, config, task.tokenizer, len(loaded.tokenizer), embedding)
+    counted = counting.count(text.material.documents, config, task.tokenizer, len(loaded.tokenizer), embedding)
     facts, arrays = counted.to_arrays()
     recipe, features = str(facts.pop("features.recipe", "")), int(facts.pop("features.count", 0))
     said = {"triple_bits": counted.triple_bits, **facts}

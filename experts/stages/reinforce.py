@@ -1,0 +1,286 @@
+"""Reinforcement: the policy answers prompts, rewards say how good that was, and a clipped update makes it likelier.
+
+The update is PPO's (Schulman et al. 2017, equation 7), with the other answers to the same prompt in the place of a
+critic: GRPO or RLOO, through TRL. It is held to where the stage began by a KL divergence, and ended where it collapses.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainingArguments
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+
+from moehub import base as bases
+from moehub.answering.answerer import Sampling
+from moehub.answering.local import Local
+from moehub.errors import ConfigError, DataError, TrainingError
+from moehub.experts import adaptation, loop, rewards
+from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.evaluation import likelihoods
+from moehub.experts.examples import Task, digest, split
+from moehub.experts.packing import Row
+from moehub.experts.rewards import Opener, Weighted
+from moehub.experts.stages import asked
+from moehub.experts.stages.library import Ours
+from moehub.experts.stages.settings import ReinforceConfig
+from moehub.experts.stages.stage import Measurement
+from moehub.experts.tokens import Tokens
+from moehub.experts.watch import Curves, OnStep, Watch
+
+_STEPS = 5
+"""Of a running mean that a guard looks at: one step's number is noise."""
+
+
+class ReinforceStage:
+    """Prompts, and what is asked of their answers."""
+
+    kind = "rl"
+    task = "CAUSAL_LM"
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        tasks: Sequence[Task],
+        config: ReinforceConfig,
+        *,
+        longest: int,
+        opener: Opener | None,
+    ) -> None:
+        """Make the prompts and the rewards ready.
+
+        Args:
+            tokenizer: the base's.
+            tasks: to train on and to measure on.
+            config: says how.
+            longest: the base's own context in tokens.
+            opener: opens the models that rewards ask.
+
+        Raises:
+            ConfigError: a reward cannot be made, or prompts and answers are more than the base takes.
+            DataError: there are too few prompts, or one is too long.
+        """
+        self.config, self.tokenizer = config, tokenizer
+        self.rewards = rewards.make(config.rewards, opener=opener)
+        rewards.check(self.rewards, tasks)
+        self.context_length = asked.context_of(config, longest)
+        if config.max_new_tokens >= self.context_length:
+            raise ConfigError(
+                f"max_new_tokens = {config.max_new_tokens} leaves no room for a prompt in a context of "
+                f"{self.context_length} tokens: set a smaller one"
+            )
+        self.left_out: list[str] = []
+        training, held = split(self._fitting(tasks), config.holdout)
+        self._training, self._held = training, sorted(held, key=digest)[: config.holdout_prompts]
+        self._ids = dict(zip(self._texts(training), asked.prompts(tokenizer, self._prompts(training)), strict=True))
+        needed = config.batch_size // config.generations
+        if len(self._ids) < needed:
+            raise DataError(
+                f"there are {len(self._ids)} different prompts to train on, and a step takes {needed} "
+                f"(batch_size = {config.batch_size} over generations = {config.generations}): give more prompts, or "
+                "set a smaller batch_size"
+            )
+        self.examples, self.held_out_examples = len(training), len(self._held)
+        self.documents = [
+            Tokens(torch.tensor(ids), torch.ones(len(ids), dtype=torch.bool), divisible=False, closed=False, origin="")
+            for ids in self._ids.values()
+        ]
+
+    def _fitting(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks whose prompt leaves room for an answer.
+
+        Raises:
+            DataError: `too_long` is `error` and one does not.
+        """
+        room = self.context_length - self.config.max_new_tokens
+        sizes = [len(ids) for ids in asked.prompts(self.tokenizer, self._prompts(tasks))]
+        self.left_out = [task.origin for task, size in zip(tasks, sizes, strict=True) if size > room]
+        if self.left_out and self.config.too_long == "error":
+            raise DataError(
+                f"{self.left_out[0]} is longer than the {room} tokens that max_new_tokens = "
+                f"{self.config.max_new_tokens} leaves of the context ({len(self.left_out)} of {len(tasks)} prompts "
+                f"are, the longest has {max(sizes)}): --set too_long=skip, a larger context_length, or shorter answers"
+            )
+        return [task for task, size in zip(tasks, sizes, strict=True) if size <= room]
+
+    @staticmethod
+    def _prompts(tasks: Sequence[Task]) -> list[Any]:
+        return [task.prompt for task in tasks]
+
+    def _texts(self, tasks: Sequence[Task]) -> list[str]:
+        """Return what names each prompt for the trainer."""
+        return [f"{place}" for place, _ in enumerate(tasks)]
+
+    def arguments(self, folder: Path) -> TrainingArguments:
+        """Return the trainer's settings."""
+        config = self.config
+        own: dict[str, Any] = {
+            "num_generations": config.generations,
+            "max_completion_length": config.max_new_tokens,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": 0,
+            "beta": config.beta,
+            "epsilon": config.epsilon,
+            "num_iterations": config.iterations,
+            "reward_weights": [one.weight for one in self.rewards],
+            "disable_dropout": False,
+            "gradient_checkpointing": config.gradient_checkpointing,
+            "bf16": False,
+        }
+        kind = GRPOConfig if config.algorithm == "grpo" else RLOOConfig
+        settings = loop.arguments_of(kind, folder, config, **own)
+        settings.max_steps = self.steps(settings.world_size)
+        return settings
+
+    def steps(self, processes: int) -> int:
+        """Return the number of optimizer steps."""
+        if self.config.max_steps is not None:
+            return self.config.max_steps
+        prompts = self.config.batch_size * processes // self.config.generations
+        return max(1, round(self.config.epochs * len(self._training) / prompts)) * self.config.iterations
+
+    def load(self, base: bases.Base) -> Any:
+        """Return the base's model."""
+        return adaptation.load(base, self.config)
+
+    def prepare(self, model: Any) -> None:
+        """Nothing depends on the model."""
+
+    def measure(self, model: Any, *, start: Mapping[str, Tensor] | None = None) -> Measurement | None:
+        """Return the mean reward of one sampled answer to each prompt that was held out.
+
+        With the adapter's tensors at the `start`, also how far the policy went from there: the mean over the tokens of
+        its own answers of log p − log p_start.
+        """
+        if not self._held:
+            return None
+        sampling = Sampling(self.config.max_new_tokens, self.config.temperature, self.config.top_p, self.config.seed)
+        answers = Local(model, self.tokenizer, "policy").answer(self._prompts(self._held), sampling)
+        texts = [answer.text for answer in answers]
+        scored = rewards.combine(self.rewards, self._held, texts)
+        mean = sum(scored.total) / len(scored.total)
+        kl = None if start is None else self._divergence(model, texts, start)
+        return Measurement("reward", mean, len(texts), kl)
+
+    def _divergence(self, model: Any, texts: Sequence[str], start: Mapping[str, Tensor]) -> float | None:
+        said = [(task.prompt, text, task.origin) for task, text in zip(self._held, texts, strict=True) if text.strip()]
+        rows: list[Row] = [one.row() for one in asked.answers(self.tokenizer, said)]
+        if not rows:
+            return None
+        sizes = [int((row.labels >= 0).sum()) for row in rows]
+        mine = likelihoods(model, rows)
+        here = {name: tensor.clone() for name, tensor in adaptation.state(model).items()}
+        adaptation.restore(model, start)
+        before = likelihoods(model, rows)
+        adaptation.restore(model, here)
+        return sum((a - b) * size for a, b, size in zip(mine, before, sizes, strict=True)) / sum(sizes)
+
+    def text_loss(self, model: Any) -> tuple[float, int] | None:  # noqa: ARG002 (the stage's signature)
+        """Return nothing: there is no text that the policy is to imitate."""
+        return None
+
+    def run(
+        self,
+        model: Any,
+        settings: TrainingArguments,
+        *,
+        title: str,
+        since: Checkpoint | None,
+        on_step: OnStep | None,
+        curves: Curves,
+    ) -> Checkpoint:
+        """Answer, and learn from the rewards."""
+        total = int(settings.max_steps)
+        if since is not None and since.step >= total:
+            return loop.finished(model, since, curves)
+        names = self._texts(self._training)
+        with loop.bar(title, total, settings) as advance:
+            watch = Watch(advance, since, on_step=on_step, curves=curves, guard=Collapse(self.config))
+            kind = _Grpo if self.config.algorithm == "grpo" else _Rloo
+            trainer = kind(
+                model=model,
+                args=settings,
+                reward_funcs=[self._function(one) for one in self.rewards],
+                train_dataset=Dataset.from_list([{"prompt": name, "place": int(name)} for name in names]),
+                processing_class=self.tokenizer,
+                callbacks=[watch],
+            )
+            trainer.prompt_ids = self._ids
+            return loop.drive(trainer, watch, since)
+
+    def _function(self, one: Weighted) -> Callable[..., list[float | None]]:
+        """Return a reward as TRL calls it; several ask one after another, and each has its own curve."""
+
+        def function(*, completions: Sequence[str], place: Sequence[int], **_: Any) -> list[float | None]:
+            return one.reward([self._training[index] for index in place], list(completions))
+
+        function.__name__ = one.reward.name.replace("/", "-")
+        return function
+
+
+class Collapse:
+    """Ends a training whose policy collapses: far from its start, sure of everything, or of runaway length."""
+
+    def __init__(self, config: ReinforceConfig) -> None:
+        """Look at the mean of the latest steps, as `config` says."""
+        self.config = config
+        self._latest: dict[str, deque[float]] = {}
+        self._first_length: list[float] = []
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Take in the numbers of a step.
+
+        Raises:
+            TrainingError: the policy collapses; the sentence says by what.
+        """
+        for name in ("kl", "entropy", "length"):
+            if name in values:
+                self._latest.setdefault(name, deque(maxlen=_STEPS)).append(values[name])
+        if "length" in values and len(self._first_length) < _STEPS:
+            self._first_length.append(values["length"])
+        means = {name: sum(found) / _STEPS for name, found in self._latest.items() if len(found) == _STEPS}
+        reason = self._reason(means)
+        if reason is not None:
+            raise TrainingError(
+                f"the policy collapses: in the {_STEPS} steps up to step {step} {reason}. Lower learning_rate, raise "
+                "beta, or look at what the rewards reward; checkpoints are kept, and --resume with the same settings "
+                "goes on from the last one"
+            )
+
+    def _reason(self, means: Mapping[str, float]) -> str | None:
+        config = self.config
+        if means.get("kl", 0.0) > config.max_kl:
+            return f"it is {means['kl']:.3g} nats per token from its start, above max_kl = {config.max_kl:g}"
+        if means.get("entropy", config.min_entropy) < config.min_entropy:
+            return f"its entropy is {means['entropy']:.3g} nats, below min_entropy = {config.min_entropy:g}"
+        if "length" not in means or not (first := sum(self._first_length) / len(self._first_length)):
+            return None
+        grown = means["length"] / first
+        if not 1 / config.max_growth <= grown <= config.max_growth:
+            return (
+                f"its answers are {means['length']:.4g} tokens long, {grown:.2g} times what they were, beyond "
+                f"max_growth = {config.max_growth:g}"
+            )
+        return None
+
+
+class _Prompted(Ours):
+    """Looks prompts up that were made of token ids before."""
+
+    prompt_ids: Mapping[str, list[int]]
+
+    def _tokenize_prompts(self, prompts: Sequence[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [self.prompt_ids[prompt] for prompt in prompts], None, {}
+
+
+class _Grpo(_Prompted, GRPOTrainer):
+    """GRPO on our token ids."""
+
+
+class _Rloo(_Prompted, RLOOTrainer):
+    """RLOO on our token ids."""

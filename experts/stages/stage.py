@@ -1,0 +1,81 @@
+"""What every stage of training offers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import TrainingArguments
+
+from moehub import base as bases
+from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.settings import TrainConfig
+from moehub.experts.tokens import Tokens
+from moehub.experts.watch import Curves, OnStep
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model is worth on what was held out, under the name that the card gives it."""
+
+    metric: str
+    value: float
+    count: int
+    """What the value is a mean over."""
+    kl: float | None = None
+    """Nats per token from where the policy began, where that was asked for."""
+
+
+class Stage(Protocol):
+    """One stage with its material, read, split and fitted; nothing is loaded yet."""
+
+    kind: str
+    """As the card says it."""
+    config: TrainConfig
+    documents: Sequence[Tokens]
+    """The text that router statistics count; none of what is held out."""
+    examples: int
+    """In the training split."""
+    held_out_examples: int
+    """Not trained on, but measured on."""
+    left_out: Sequence[str]
+    """Origins of the examples that were longer than the context."""
+    context_length: int
+    """Tokens, at most, of what the model reads at once."""
+    task: str
+    """PEFT's name for what the model does."""
+
+    def arguments(self, folder: Path) -> TrainingArguments:
+        """Return the trainer's settings; it works in `folder`."""
+
+    def steps(self, processes: int) -> int:
+        """Return the number of optimizer steps on so many processes, once the material is packed."""
+
+    def load(self, base: bases.Base) -> Any:
+        """Return the base's model, without an adapter."""
+
+    def prepare(self, model: Any) -> None:
+        """Look at the base's model before it gets an adapter."""
+
+    def measure(self, model: Any, *, start: Any = None) -> Measurement | None:
+        """Return what the model is worth on what was held out, None where nothing was.
+
+        Args:
+            model: with its adapter.
+            start: the adapter's tensors before the training, where it is over.
+        """
+
+    def text_loss(self, model: Any) -> tuple[float, int] | None:
+        """Return the loss on held-out text in nats per token and the number of those; None where there is no text."""
+
+    def run(
+        self,
+        model: Any,
+        settings: TrainingArguments,
+        *,
+        title: str,
+        since: Checkpoint | None,
+        on_step: OnStep | None,
+        curves: Curves,
+    ) -> Checkpoint:
+        """Train the model's adapter, from the checkpoint `since` where there is one, and return where it ended."""
