@@ -91,7 +91,7 @@ def digest(example: Practice) -> str:
         case Completion():
             parts = ["completion", example.prompt, example.completion]
         case Conversation():
-            parts = ["conversation", *_turns(example.messages)]
+            parts = ["conversation", *([message.role, message.content] for message in example.messages)]
         case Preference():
             parts = ["preference", _turns(example.prompt), example.chosen, example.rejected]
         case Rated():

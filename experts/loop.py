@@ -22,10 +22,11 @@ from moehub.experts import adaptation, checkpoints
 from moehub.experts.attention import by_text
 from moehub.experts.batches import layout
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.evaluation import summed_loss
 from moehub.experts.packing import Row
 from moehub.experts.settings import TrainConfig
-from moehub.experts.watch import Curves, OnStep, Watch
+from moehub.experts.watch import OnStep, Watch
 
 A = TypeVar("A", bound=TrainingArguments)
 

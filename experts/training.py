@@ -16,6 +16,7 @@ from moehub.console import console
 from moehub.experts import adaptation, checkpoints, lineage
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.counting import count
+from moehub.experts.curves import Curves
 from moehub.experts.examples import Practice, digest
 from moehub.experts.folder import Expert, open_expert
 from moehub.experts.publication import check_place, publish, versions
@@ -23,7 +24,7 @@ from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import kinds
 from moehub.experts.stages.stage import Measurement, Stage
 from moehub.experts.statistics import Statistics
-from moehub.experts.watch import Curves, OnStep
+from moehub.experts.watch import OnStep
 
 __all__ = ["TrainConfig", "train"]
 

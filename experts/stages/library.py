@@ -11,7 +11,10 @@ from moehub.card import ADAPTER_WEIGHTS
 from moehub.experts import adaptation
 
 if TYPE_CHECKING:
-    _Base = Trainer
+
+    class _Base(Trainer):
+        """Whatever it is mixed into."""
+
 else:
     _Base = object
 
@@ -36,7 +39,7 @@ class Ours(_Base):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """Return the loss, and count what it is a loss of."""
         if model.training:
-            answers = inputs.get("completion_mask", inputs.get("attention_mask"))
+            answers = inputs["completion_mask"] if "completion_mask" in inputs else inputs["attention_mask"]
             self.learned += int(answers.sum())
         return super().compute_loss(model, inputs, *arguments, **options)
 

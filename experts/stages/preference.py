@@ -16,6 +16,7 @@ from moehub import base as bases
 from moehub.errors import ConfigError, DataError
 from moehub.experts import adaptation, loop
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.evaluation import evaluate_loss, likelihoods
 from moehub.experts.examples import Preference, Prompt, Rated, split
 from moehub.experts.stages import asked
@@ -24,7 +25,7 @@ from moehub.experts.stages.library import Ours
 from moehub.experts.stages.settings import PreferenceConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import Curves, OnStep, Watch
+from moehub.experts.watch import OnStep, Watch
 
 
 @dataclass(frozen=True)

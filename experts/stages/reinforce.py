@@ -21,6 +21,7 @@ from moehub.answering.local import Local
 from moehub.errors import ConfigError, DataError, TrainingError
 from moehub.experts import adaptation, loop, rewards
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.evaluation import likelihoods
 from moehub.experts.examples import Task, digest, split
 from moehub.experts.packing import Row
@@ -30,7 +31,7 @@ from moehub.experts.stages.library import Ours
 from moehub.experts.stages.settings import ReinforceConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import Curves, OnStep, Watch
+from moehub.experts.watch import OnStep, Watch
 
 _STEPS = 5
 """Of a running mean that a guard looks at: one step's number is noise."""

@@ -18,6 +18,7 @@ from moehub.card import REWARD
 from moehub.errors import DataError, ExpertError
 from moehub.experts import adaptation, loop
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.evaluation import batches
 from moehub.experts.examples import Preference, Prompt, split
 from moehub.experts.folder import open_expert
@@ -29,7 +30,7 @@ from moehub.experts.stages.library import Ours
 from moehub.experts.stages.settings import RewardConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import Curves, OnStep, Watch
+from moehub.experts.watch import OnStep, Watch
 
 _BATCH_TOKENS = 8192
 

@@ -9,9 +9,10 @@ from transformers import TrainingArguments
 
 from moehub import base as bases
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.settings import TrainConfig
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import Curves, OnStep
+from moehub.experts.watch import OnStep
 
 
 @dataclass(frozen=True)

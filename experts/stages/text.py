@@ -11,6 +11,7 @@ from moehub import base as bases
 from moehub.errors import DataError
 from moehub.experts import adaptation, loop
 from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
 from moehub.experts.evaluation import evaluate_loss
 from moehub.experts.examples import Example, Text
 from moehub.experts.material import Material, prepare
@@ -18,7 +19,7 @@ from moehub.experts.packing import keeps_apart
 from moehub.experts.publication import diverged
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages.stage import Measurement
-from moehub.experts.watch import Curves, OnStep
+from moehub.experts.watch import OnStep
 
 
 class TextStage:
