@@ -10,6 +10,7 @@
     ├── RouterError             a router that is unknown or lacks what it needs
     ├── AdmissionError          an expert that the admission gate refuses
     ├── SigningError            a key that cannot be used, or a signature that does not hold
+    ├── AnsweringError          a model that cannot answer or judge, or an endpoint that refuses
     ├── HubError                a hub that is missing, refuses, or serves something else than it promised
     └── FederationError         a federation or a node that cannot be started, resumed or finished
 
@@ -57,6 +58,10 @@ class AdmissionError(MoehubError):
 
 class SigningError(MoehubError):
     """A key that cannot be used, or a signature that does not hold."""
+
+
+class AnsweringError(MoehubError):
+    """A model that cannot answer or judge, or an endpoint that refuses."""
 
 
 class HubError(MoehubError):

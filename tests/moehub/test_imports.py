@@ -12,7 +12,7 @@ ROOMS = {"experts": "experts", "router": "router", "merge": "merge"}
 """Folder at the top → its place below `moehub`."""
 LEVELS = (
     {"errors", "files", "tensorfile", "digests", "config", "console", "chat", "card", "base", "plots"},
-    {"hub", "signing"},
+    {"answering", "hub", "signing"},
     {"experts"},
     {"router"},
     {"admission"},
