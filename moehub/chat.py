@@ -41,10 +41,11 @@ FALLBACK_TEMPLATE = (
 """The chat template of a base that brings none; `opening` is its beginning-of-text mark if it sets one."""
 
 
-def render(tokenizer: Any, messages: Sequence[Message], *, answer: bool = False) -> str:
+def render(tokenizer: Any, messages: Sequence[Message], *, answer: bool = False, **variables: Any) -> str:
     """Return a conversation as text, special tokens included; with `answer`, the assistant's turn is opened.
 
-    Tokenise it with `add_special_tokens=False`.
+    Tokenise it with `add_special_tokens=False`. `variables` are for the template, as `enable_thinking`; one that does
+    not know them does not look at them.
 
     Raises:
         DataError: the chat template refuses the conversation.
@@ -54,7 +55,7 @@ def render(tokenizer: Any, messages: Sequence[Message], *, answer: bool = False)
     options = {} if tokenizer.chat_template else {"opening": tokenizer.decode(opening(tokenizer))}
     try:
         text: str = tokenizer.apply_chat_template(
-            turns, chat_template=template, tokenize=False, add_generation_prompt=answer, **options
+            turns, chat_template=template, tokenize=False, add_generation_prompt=answer, **options, **variables
         )
     except jinja2.TemplateError as error:
         raise DataError(f"the base's chat template refuses it ({error})") from error
