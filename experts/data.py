@@ -27,10 +27,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moehub.chat import Message
+from moehub.chat import Message, Prompt
 from moehub.errors import DataError, listed
 from moehub.experts import records
-from moehub.experts.examples import Completion, Conversation, Example, Preference, Prompt, Rated, Task, Text
+from moehub.experts.examples import Completion, Conversation, Example, Preference, Rated, Task, Text
 from moehub.experts.records import Record
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
-from moehub.chat import Message
+from moehub.chat import Message, Prompt
 
 _SHORTEST = 200
 """A text of fewer characters is not cut in two for the held-out split."""
@@ -43,9 +43,6 @@ class Conversation:
 
 Example: TypeAlias = Text | Completion | Conversation
 """What a model learns to say."""
-
-Prompt: TypeAlias = str | tuple[Message, ...]
-"""A text that is gone on from as it stands, or turns that go through the chat template."""
 
 
 @dataclass(frozen=True)

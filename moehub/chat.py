@@ -13,7 +13,7 @@ The fallback looks like this, with the tokenizer's end of text after each answer
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jinja2
 
@@ -29,6 +29,8 @@ class Message:
     content: str
 
 
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""A text that is gone on from as it stands, or turns that go through the chat template."""
 FALLBACK_TEMPLATE = (
     "{{ opening }}{% for message in messages %}"
     "{% if not loop.first %}{{ '\n\n' }}{% endif %}"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from moehub import chat
-from moehub.chat import Message
+from moehub.chat import Message, Prompt
 from moehub.errors import ConfigError, DataError
-from moehub.experts.examples import Completion, Conversation, Example, Prompt
+from moehub.experts.examples import Completion, Conversation, Example
 from moehub.experts.packing import IGNORED, Row
 from moehub.experts.settings import TrainConfig
 from moehub.experts.tokens import Tokens, encode

@@ -13,12 +13,13 @@ from transformers import TrainingArguments
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from moehub import base as bases
+from moehub.chat import Prompt
 from moehub.errors import ConfigError, DataError
 from moehub.experts import adaptation, loop
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.curves import Curves
 from moehub.experts.evaluation import evaluate_loss, likelihoods
-from moehub.experts.examples import Preference, Prompt, Rated, split
+from moehub.experts.examples import Preference, Rated, split
 from moehub.experts.stages import asked
 from moehub.experts.stages.asked import Asked
 from moehub.experts.stages.library import Ours

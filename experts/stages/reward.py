@@ -15,12 +15,13 @@ from trl import RewardTrainer
 
 from moehub import base as bases
 from moehub.card import REWARD
+from moehub.chat import Prompt
 from moehub.errors import DataError, ExpertError
 from moehub.experts import adaptation, loop
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.curves import Curves
 from moehub.experts.evaluation import batches
-from moehub.experts.examples import Preference, Prompt, split
+from moehub.experts.examples import Preference, split
 from moehub.experts.folder import open_expert
 from moehub.experts.packing import Row, collate
 from moehub.experts.settings import TrainConfig

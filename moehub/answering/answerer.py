@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from moehub.chat import Message
+from moehub.chat import Prompt
 from moehub.errors import ConfigError
-
-Prompt: TypeAlias = str | tuple[Message, ...]
-"""A text that is gone on from as it stands, or turns that go through the model's chat template."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from moehub.answering.answerer import GREEDY, Answer, Prompt, Sampling
+from moehub.answering.answerer import GREEDY, Answer, Sampling
 from moehub.answering.meter import Meter
 from moehub.answering.words import said_yes
+from moehub.chat import Prompt
 from moehub.errors import AnsweringError, ConfigError
 
 _LISTED, _LISTED_OF_TEXT = 20, 5

@@ -14,10 +14,10 @@ from torch import Tensor
 from moehub import base as bases
 from moehub import chat
 from moehub.answering import yes_no
-from moehub.answering.answerer import GREEDY, Answer, Prompt, Sampling
+from moehub.answering.answerer import GREEDY, Answer, Sampling
 from moehub.answering.meter import Meter
 from moehub.answering.yes_no import YesNo
-from moehub.chat import Message
+from moehub.chat import Message, Prompt
 from moehub.errors import AnsweringError, DataError
 
 _UNTHINKING = {"enable_thinking": False}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from moehub.chat import Message
+from moehub.chat import Message, Prompt
 from moehub.errors import DataError
 from moehub.experts import data
 from moehub.experts.examples import (
@@ -18,7 +18,6 @@ from moehub.experts.examples import (
     Conversation,
     Example,
     Preference,
-    Prompt,
     Rated,
     Task,
     Text,
