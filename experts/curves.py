@@ -76,7 +76,7 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def write(folder: Path, stages: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Write the curves of all stages into an expert's folder, and draw them where that can be done."""
-    files.write_text(folder / CURVES_FILE, files.to_json({"stages": list(stages)}))
+    files.write_text(folder / CURVES_FILE, json.dumps({"stages": list(stages)}, separators=(",", ":")) + "\n")
     if importlib.util.find_spec("matplotlib") is not None:
         draw(folder / CURVES_PLOT, stages, title=title)
 

@@ -1,5 +1,6 @@
 """Open what a person names: a base, an expert on its base, or a MoE."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +78,8 @@ def _open_expert(folder: Path, base: str | None, options: dict[str, Any]) -> Ope
 
     expert = open_expert(folder)
     found = _base_of(expert, base)
+    # PEFT says so at each forward of P-tuning, which numbers its tokens itself.
+    warnings.filterwarnings("ignore", message="Position ids are not supported")
     model = PeftModel.from_pretrained(found.load_model(**options), str(folder))
     model.eval()
     return Opened("expert", expert.name, model, found.load_tokenizer())

@@ -68,7 +68,7 @@ def make(
         DataError: there is nothing to learn.
     """
     kind = find(name)
-    if not isinstance(config, kind.config):
+    if type(config) is not kind.config:
         mine, theirs = kind.config.__name__, type(config).__name__
         raise ConfigError(f"the settings are a {theirs}, but stage {name} takes a {mine}: give those")
     match config:

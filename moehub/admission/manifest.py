@@ -12,7 +12,7 @@ from moehub.admission.check import Fault, NotAtHandError, check
 from moehub.admission.policy import Policy
 from moehub.admission.strict import Document, StrictJsonError, quoted
 from moehub.admission.subject import Subject
-from moehub.card import ADAPTER_CONFIG, CARD_FILE, Card, pin_faults
+from moehub.card import ADAPTER_CONFIG, CARD_FILE, EXPERT, Card, pin_faults
 from moehub.errors import ExpertError
 from moehub.experts.adapter import config_faults
 
@@ -21,6 +21,8 @@ _TRAIN = "train the expert again with `moehub train-expert`"
 _LONGEST = 256
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST = 1 << 53
+_SIGNED = frozenset({"stages.measured.before", "stages.measured.after", "stages.measured.kl"})
+"""What may be below zero: rewards are."""
 _FORBIDDING = ("-nd", "no-derivatives", "proprietary", "all-rights-reserved")
 """Marks of licences that forbid adaptations, in SPDX identifiers and as the hubs write them."""
 
@@ -112,12 +114,12 @@ def card_fields(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[F
 
 @check(4)
 def card_values(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """The card's numbers are finite and not negative, its texts short and printable, its digests digests."""
+    """The card's numbers are such as trainings give, its texts short and printable, its digests digests."""
     card = _card(subject)
     if card is None:
         return
     for where, value in _leaves(dataclasses.asdict(card), ""):
-        if not _is_plausible(value):
+        if not _is_plausible(value, signed=where in _SIGNED):
             yield Fault(f"{where} = {quoted(value)} in {CARD_FILE} is no plausible value", _AGAIN)
     for where, digest in (("base.digest", card.base.digest), ("base.tokenizer", card.base.tokenizer)):
         if not _DIGEST.fullmatch(digest):
@@ -169,6 +171,15 @@ def base(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
         yield Fault(f"it was trained on the base {trained}, expected {expected}", "train it on this base")
     elif card.base.tokenizer != at_hand.pin.tokenizer:
         yield Fault("it was trained with another tokenizer than the base's", "train it with the base's own")
+
+
+@check(4)
+def purpose(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """It answers: a reward model only rates what others answer."""
+    card = _card(subject)
+    if card is not None and card.purpose != EXPERT:
+        found = f"it is a {quoted(card.purpose)} model, which rates answers and gives none, expected an expert"
+        yield Fault(found, "train an expert with it (`--stage rl`), and merge that")
 
 
 @check(4)
@@ -227,9 +238,9 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, object]]:
         yield where, value
 
 
-def _is_plausible(value: object) -> bool:
+def _is_plausible(value: object, *, signed: bool = False) -> bool:
     if isinstance(value, str):
         return len(value) <= _LONGEST and value.isprintable()
     if isinstance(value, int | float):
-        return 0 <= value <= _MOST
+        return (-_MOST if signed else 0) <= value <= _MOST
     return value is None

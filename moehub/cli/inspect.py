@@ -57,12 +57,11 @@ def _show_expert(facts: Mapping[str, Any]) -> None:
             "version": card["version"],
             "base": _reference(card["base"]),
             "base digest": card["base"]["digest"],
+            "purpose": card["purpose"],
+            "method": card["method"],
             "rank, alpha": f"{card['rank']}, {card['alpha']:g}",
             "targets": ", ".join(card["targets"]),
-            "stages": "; ".join(
-                f"{stage['kind']}: {stage['examples']:,} examples, {stage['tokens']:,} tokens"
-                for stage in card["stages"]
-            ),
+            "stages": "; ".join(map(_stage, card["stages"])),
             "trained by": _contributors(card["federation"]),
             "held-out loss": _losses(card["metrics"]),
             "statistics": _counted(counted),
@@ -72,6 +71,14 @@ def _show_expert(facts: Mapping[str, Any]) -> None:
         [file["name"], f"{file['bytes']:,}", file["sha256"][:16], _MARKS[file["verified"]]] for file in facts["files"]
     ]
     _show_table(("file", "bytes", "sha256", "digest"), rows)
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    measured = stage["measured"]
+    said = f"{stage['kind']}: {stage['examples']:,} examples, {stage['tokens']:,} tokens"
+    if measured is None:
+        return said
+    return f"{said}, {measured['metric']} {measured['before']:.4f} → {measured['after']:.4f}"
 
 
 def _show_moe(facts: Mapping[str, Any]) -> None:

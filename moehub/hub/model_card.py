@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from moehub import config
-from moehub.card import ADAPTER_WEIGHTS, BasePin, Card, Federated, Metrics, Privacy
+from moehub.card import ADAPTER_WEIGHTS, CURVES_PLOT, REWARD, BasePin, Card, Federated, Metrics, Privacy, Stage
 from moehub.errors import ConfigError
 
 EXPERT_TAG = "moehub-expert"
@@ -203,50 +203,113 @@ def _license(licenses: set[str]) -> dict[str, str]:
 def _expert_body(card: Card) -> str:
     on_hub = _ON_A_HUB.fullmatch(card.base.reference) is not None
     base = card.base.reference if on_hub else f"path/to/{_plain(card.base.reference)}"
-    stages = "\n".join(
-        f"| {_plain(stage.kind)} | {stage.examples:,} | {stage.tokens:,} | {stage.steps:,} |" for stage in card.stages
-    )
+    stages = "\n".join(map(_stage_row, card.stages))
     return f"""
 # {card.name}
 
-A LoRA expert for the domain **{card.domain}** on {_code(card.base.reference)}, made to be one of many in a
-mixture of experts with moehub. {_trained_by(card.federation)};
-`router_stats.safetensors` holds {_counts(card.private)}
+{_what(card)}
 
 | | |
 |---|---|
 | base | {_code(card.base.reference)}{f", revision {_code(card.base.revision)}" if card.base.revision else ""} |
 | digest of the base's weights | {_code(card.base.digest)} |
-| rank, alpha | {card.rank}, {card.alpha:g} |
-| targets | {", ".join(map(_code, card.targets))} |
+{_shape_rows(card)}
 | licence | {_plain(card.license)} |
 | version | {card.version} |
 {_metrics_rows(card.metrics)}
 ## Use
 
-Alone, with PEFT:
+{_alone(card, base)}{_together(card, base)}
+## Training
+
+| stage | examples | tokens with a loss | steps | held out | before | after |
+|---|--:|--:|--:|---|--:|--:|
+{stages}
+{_drawn(card)}{_federation(card.federation)}"""
+
+
+def _stage_row(stage: Stage) -> str:
+    counted = f"| {_plain(stage.kind)} | {stage.examples:,} | {stage.tokens:,} | {stage.steps:,} |"
+    if stage.measured is None:
+        return f"{counted} | | |"
+    one = stage.measured
+    far = "" if one.kl is None else f" ({one.kl:.4f} nats per token from its start)"
+    return f"{counted} {_plain(one.metric)}, {one.count:,} | {one.before:.4f} | {one.after:.4f}{far} |"
+
+
+def _what(card: Card) -> str:
+    named = f"for the domain **{card.domain}** on {_code(card.base.reference)}"
+    if card.purpose == REWARD:
+        return f"A reward model {named}: it rates answers, and gives none. {_trained_by(card.federation)}."
+    if card.method not in _MERGED:
+        return f"A {_METHODS.get(card.method, 'PEFT')} adapter {named}, for use alone. {_trained_by(card.federation)}."
+    return (
+        f"A {_METHODS[card.method]} expert {named}, made to be one of many in a\n"
+        f"mixture of experts with moehub. {_trained_by(card.federation)};\n"
+        f"`router_stats.safetensors` holds {_counts(card.private)}"
+    )
+
+
+def _shape_rows(card: Card) -> str:
+    if card.method not in _MERGED:
+        return f"| method | {_plain(card.method)} |"
+    return f"| rank, alpha | {card.rank}, {card.alpha:g} |\n| targets | {', '.join(map(_code, card.targets))} |"
+
+
+def _alone(card: Card, base: str) -> str:
+    kind, more = "AutoModelForCausalLM", ""
+    if card.purpose == REWARD:
+        kind, more = "AutoModelForSequenceClassification", ", num_labels=1"
+    return f"""Alone, with PEFT:
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {kind}
 
-base = AutoModelForCausalLM.from_pretrained("{base}")
+base = {kind}.from_pretrained("{base}"{more})
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
+"""
 
+
+def _together(card: Card, base: str) -> str:
+    if card.purpose == REWARD:
+        return f"""
+To train an expert with it:
+
+```sh
+moehub train-expert --base {base} --domain {card.domain} --stage rl --from an-expert --data prompts.jsonl \\
+  --set 'rewards={{reward-model: {{model: path/to/this/folder}}}}' --output better
+```
+"""
+    if card.method not in _MERGED:
+        return ""
+    return f"""
 As one of several, with moehub:
 
 ```sh
 moehub merge --base {base} --expert path/to/this/folder --expert org/another --output moe
 moehub generate moe "Once upon a time"
 ```
+"""
 
-## Training
 
-| stage | examples | tokens with a loss | steps |
-|---|--:|--:|--:|
-{stages}
-{_federation(card.federation)}"""
+def _drawn(card: Card) -> str:
+    if CURVES_PLOT not in card.files:
+        return ""
+    return f"\n![What was measured while it was trained]({CURVES_PLOT})\n"
+
+
+_METHODS = {
+    "lora": "LoRA",
+    "rslora": "LoRA",
+    "dora": "DoRA",
+    "prefix": "prefix-tuning",
+    "p-tuning": "P-tuning",
+    "ia3": "IA3",
+}
+_MERGED = ("lora", "rslora", "dora")
+"""Methods whose experts can be part of a MoE."""
 
 
 def _counts(private: Privacy | None) -> str:

@@ -160,5 +160,6 @@ ATTACKS = (
     Attack("card with other targets", "card-agreement", with_card(targets=["q_proj"])),
     Attack("wrong base", "base", _of_another_base),
     Attack("wrong tokenizer", "base", _of_another_tokenizer),
+    Attack("reward model that is no expert", "purpose", with_card(purpose="reward")),
     Attack("licence that forbids a merge", "licence", with_card(license="cc-by-nd-4.0")),
 )  # fmt: skip
