@@ -1,0 +1,90 @@
+"""Train an expert through every stage with the public command, and print what the card says each was worth.
+
+`python -m benchmarks.stages --data medical.train.jsonl --base FOLDER [--work DIR]`; the part `packing` compares `sft` with a
+plain script of transformers and PEFT on the same text.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks.stages import material
+from benchmarks.stages.packing import compare
+
+_CHAIN = """\
+rank: 16
+context_length: 512
+holdout: 0.15
+too_long: skip
+save_every: 20
+seed: {seed}
+stages:
+  - {{stage: pretrain, data: pretrain.txt, max_steps: 80, learning_rate: 1e-3}}
+  - {{stage: sft, data: sft.jsonl, max_steps: 60, learning_rate: 1e-3, batch_size: 4}}
+  - {{stage: reward, data: preferences.jsonl, epochs: 3, learning_rate: 5e-4, batch_size: 16}}
+  - {{stage: dpo, data: preferences.jsonl, epochs: 2, learning_rate: 2e-4, batch_size: 16}}
+  - stage: rl
+    data: prompts.jsonl
+    rewards: {{reward-model: 1.0}}
+    max_steps: 60
+    learning_rate: 2e-4
+    batch_size: 32
+    generations: 8
+    max_new_tokens: 48
+    holdout_prompts: 64
+"""
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="Questions and answers.")
+@click.option("--base", required=True, help="The base.")
+@click.option("--part", type=click.Choice(["stages", "packing"]), multiple=True, help="[default: both]")
+@click.option("--seeds", default=3, show_default=True, help="How often the chain is trained, on other draws.")
+@click.option("--turns", default=5, show_default=True, help="Of packing.")
+@click.option("--work", type=click.Path(path_type=Path), help="Keep the experts here, and use those that are there.")
+def main(data: Path, base: str, part: Sequence[str], seeds: int, turns: int, work: Path | None) -> None:
+    """Print the tables."""
+    questions = material.read(data)
+    with tempfile.TemporaryDirectory() as temporary:
+        if not part or "stages" in part:
+            for seed in range(seeds):
+                _show(_train(questions, base, (work or Path(temporary)) / f"seed-{seed}", seed))
+        if not part or "packing" in part:
+            print(compare(questions, base, turns=turns))
+
+
+def _train(questions: Sequence[material.Question], base: str, folder: Path, seed: int) -> Path:
+    """Return the folder of the expert, and of the reward model beside it, trained through the public command."""
+    output = folder / "expert"
+    if not (output / "expert.json").is_file():
+        print(f"seed {seed}: {material.write(questions, folder, seed=seed)}", flush=True)
+        (folder / "stages.yaml").write_text(_CHAIN.format(seed=seed), encoding="utf-8")
+        command = [sys.executable, "-m", "moehub", "train-expert", "--base", base, "--domain", "medical", "--resume"]
+        files = ["--config", str(folder / "stages.yaml"), "--output", str(output)]
+        subprocess.run([*command, *files], check=True)  # noqa: S603 (our own command)
+    return output
+
+
+def _show(output: Path) -> None:
+    print("| stage | examples | steps | seconds | held out | before | after | KL |\n|---|--:|--:|--:|---|--:|--:|--:|")
+    expert, rating = (json.loads((folder / "expert.json").read_text()) for folder in (output, _reward(output)))
+    for stage in [*expert["stages"], rating["stages"][-1]]:
+        one = stage["measured"]
+        kl = "" if one["kl"] is None else f"{one['kl']:.4f}"
+        print(
+            f"| {stage['kind']} | {stage['examples']:,} | {stage['steps']} | {stage['seconds']:.0f} | "
+            f"{one['metric']} ({one['count']:,}) | {one['before']:.4f} | {one['after']:.4f} | {kl} |"
+        )
+
+
+def _reward(output: Path) -> Path:
+    return output.with_name(f"{output.name}.reward")
+
+
+if __name__ == "__main__":
+    main()
