@@ -136,7 +136,7 @@ def _gates(parts: Parts, rows: Mapping[str, Sequence[Row]], names: Sequence[str]
 def _change(adapter: Adapter | None, key: str) -> Update | None:
     if adapter is None or key not in adapter.pairs:
         return None
-    return Update(((*adapter.pairs[key], adapter.scales[key]),))
+    return Update.of(adapter, key)
 
 
 def _averaged(adapters: Sequence[Adapter], name: str) -> Update | None:
@@ -162,6 +162,11 @@ def _require_targets(parts: Parts, attention: Attention) -> list[str]:
             faults.append(f"{expert.name} changes {other[0]} ({len(other)} linears): Mixtral has no place for it")
         if any(match is not None and match["part"] == "self_attn" for match in found.values()):
             touched.append(expert.name)
+            if adapter.magnitudes and attention == "average":
+                faults.append(
+                    f"{expert.name} rescales attention, as a DoRA expert, and there is no mean of that: "
+                    "use --attention drop"
+                )
     if touched and attention == "refuse":
         faults.append(
             f"{', '.join(touched)} change attention, which all of Mixtral's experts share: "
