@@ -18,8 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from moehub.errors import BaseModelError, ExpertError
 from moehub.experts.adapter import Adapter
 
-_BAND = 1 << 20
-"""Numbers of a weight that are looked at at once."""
+_BAND = 1 << 17
+"""Numbers of a weight that are looked at at once: they stay in a core's cache."""
 
 
 class Factors(Mapping[str, Tensor]):
@@ -84,13 +84,15 @@ def factors(weight: Tensor, left: Tensor, right: Tensor, magnitudes: Tensor, *, 
     Raises:
         ExpertError: d is not finite: a row of W + s·B·A is zero.
     """
-    height = max(1, _BAND // max(1, weight.shape[1]))
-    squares: list[Tensor] = []
+    height, norm = max(1, _BAND // max(1, weight.shape[1])), torch.linalg.vector_norm
+    memory = torch.empty(height, weight.shape[1], dtype=torch.float32, device=weight.device)
+    norms: list[Tensor] = []
     for begin in range(0, len(weight), height):
-        band = torch.addmm(weight[begin : begin + height].float(), left[begin : begin + height], right)
-        squares.append(band.square().sum(0 if transposed else 1))
-    square = torch.stack(squares).sum(0) if transposed else torch.cat(squares)
-    found = magnitudes.to(square.device, torch.float32) / square.sqrt()
+        rows = weight[begin : begin + height]
+        band = memory[: len(rows)].copy_(rows).addmm_(left[begin : begin + height], right)
+        norms.append(norm(band, dim=0 if transposed else 1))
+    lengths = norm(torch.stack(norms), dim=0) if transposed else torch.cat(norms)
+    found = magnitudes.to(lengths.device, torch.float32) / lengths
     if not bool(torch.isfinite(found).all()):
         raise ExpertError(
             f"a DoRA expert divides by the length of a row that is zero, in a linear of {len(found)} outputs: train "

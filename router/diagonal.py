@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from moehub.router.route import Route
 
+_TOGETHER = 256
+"""Tokens that are worked off at once where y is changed: what is made of more would go back to the system each time."""
+
 
 class Rows:
     """Which row of the tables is whose: one object for all linears, which asks a route once."""
@@ -67,6 +70,15 @@ class Diagonal(nn.Module):
             route: experts and weights of each token.
         """
         weights, rows = route.weights.to(self.table.dtype), self.rows.of_route(route)
-        more = nn.functional.embedding_bag(rows, self.table, per_sample_weights=weights, mode="sum").to(y.dtype)
-        own = y if bias is None else y - bias.to(y.dtype)
-        return torch.addcmul(y, own, more) if torch.is_grad_enabled() else y.addcmul_(own, more)
+        bias = None if bias is None else bias.to(y.dtype)
+        if torch.is_grad_enabled():
+            return torch.addcmul(y, y if bias is None else y - bias, self._more(rows, weights, y.dtype))
+        for begin in range(0, len(y), _TOGETHER):
+            some = slice(begin, begin + _TOGETHER)
+            part = y[some]
+            part.addcmul_(part if bias is None else part - bias, self._more(rows[some], weights[some], y.dtype))
+        return y
+
+    def _more(self, rows: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return Σ_e g_e·(d_e − 1) of each token, [T, d_out]."""
+        return nn.functional.embedding_bag(rows, self.table, per_sample_weights=weights, mode="sum").to(dtype)

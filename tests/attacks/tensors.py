@@ -150,7 +150,7 @@ def _spike(tensors: Tensors) -> Tensors:
     return tensors | {_A: A, _B: B}
 
 
-def _dora(change: Callable[[Tensors], Tensors] = lambda tensors: tensors, **config: object) -> Make:
+def _dora(change: Callable[[Tensors], Tensors] = lambda tensors: tensors, *, said: bool = True) -> Make:
     """Return what makes a DoRA of an expert, every row as long as one of the base's, and then changes its tensors."""
 
     def rewrite(folder: Path) -> None:
@@ -159,7 +159,7 @@ def _dora(change: Callable[[Tensors], Tensors] = lambda tensors: tensors, **conf
         up = {name: tensor for name, tensor in tensors.items() if ".lora_B." in name}
         vectors = {_vector(name): torch.full((len(B),), 0.11) for name, B in up.items()}
         save_file(change(tensors | vectors), path, metadata={"format": "pt"})
-        edit(folder / ADAPTER_CONFIG, **({"use_dora": True} | config))
+        edit(folder / ADAPTER_CONFIG, use_dora=said)
 
     return changed(rewrite)
 
@@ -193,7 +193,7 @@ ATTACKS = (
     Attack("pair that does not fit", "adapter-tensors", _with(_B, lambda tensor: tensor[:, :3])),
     Attack("vector for a matrix", "adapter-tensors", _with(_A, torch.Tensor.flatten)),
     Attack("adapter of nothing", "adapter-tensors", with_header(lambda *_: ({}, b""))),
-    Attack("magnitudes of no DoRA", "magnitude-vector", _dora(use_dora=False)),
+    Attack("magnitudes of no DoRA", "magnitude-vector", _dora(said=False)),
     Attack("DoRA without magnitudes", "magnitude-vector", with_config(use_dora=True)),
     Attack("DoRA that lacks one linear's magnitudes", "magnitude-vector",
            _dora(lambda tensors: {name: tensor for name, tensor in tensors.items() if name != _M})),
