@@ -154,7 +154,7 @@ def _require_targets(parts: Parts, attention: Attention) -> list[str]:
     Raises:
         MergeError: an expert changes what Mixtral's experts cannot hold, or attention was not given up.
     """
-    touched, faults = [], []
+    touched, rescaling, faults = [], [], []
     for expert, adapter in zip(parts.experts, parts.adapters, strict=True):
         found = {key: architecture.LINEAR.fullmatch(key) for key in adapter.pairs}
         other = [key for key, match in found.items() if match is None or match["name"] not in _KNOWN[match["part"]]]
@@ -162,15 +162,17 @@ def _require_targets(parts: Parts, attention: Attention) -> list[str]:
             faults.append(f"{expert.name} changes {other[0]} ({len(other)} linears): Mixtral has no place for it")
         if any(match is not None and match["part"] == "self_attn" for match in found.values()):
             touched.append(expert.name)
-            if adapter.magnitudes and attention == "average":
-                faults.append(
-                    f"{expert.name} rescales attention, as a DoRA expert, and there is no mean of that: "
-                    "use --attention drop"
-                )
+            rescaling += [expert.name] if adapter.magnitudes else []
+    if rescaling and attention == "average":
+        faults.append(
+            f"{', '.join(rescaling)} rescale attention, as DoRA experts, and only low-rank updates are averaged: "
+            "use --attention drop"
+        )
     if touched and attention == "refuse":
+        ways = "--attention drop" if rescaling else "--attention average or --attention drop"
         faults.append(
             f"{', '.join(touched)} change attention, which all of Mixtral's experts share: "
-            "add --attention average or --attention drop, and look at what the parity report says it costs"
+            f"add {ways}, and look at what the parity report says it costs"
         )
     if faults:
         raise MergeError(listed("these experts do not fit into Mixtral's architecture:", faults))

@@ -178,8 +178,10 @@ def test_attention_is_refused_by_default(attentive: Small) -> None:
 def test_rescaled_attention_has_no_mean(tmp_path: Path) -> None:
     """A DoRA's attention can be dropped, not averaged."""
     small = make_small(tmp_path, targets=((*FFN, "q_proj"), FFN), null=False, dora=True)
-    with pytest.raises(MergeError, match="law rescales attention, as a DoRA expert, and there is no mean of that"):
+    with pytest.raises(MergeError, match="law rescale attention, as DoRA experts, and only low-rank updates are"):
         Mixtral(attention="average", gate_texts=small.texts).plan(small.parts)
+    with pytest.raises(MergeError, match="experts share: add --attention drop, and look"):
+        Mixtral(gate_texts=small.texts).plan(small.parts)
     Mixtral(attention="drop", gate_texts=small.texts).plan(small.parts)
 
 
