@@ -29,7 +29,8 @@ from moehub.router.gate import load_gate
 from moehub.router.layer import MoELinear, StackedLinear
 from moehub.router.tuned import TunedGate
 
-_ROUNDINGS = 16
+_SUMMED = 1e-5
+"""How far apart two sums of a row in float32 may lie, as a share: their order may depend on the number of threads."""
 
 
 def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, output: Path) -> None:
@@ -106,8 +107,8 @@ def _refuse_changed_dora(
     for key, (A, B) in adapter.pairs.items():
         down, up = (tensors[f"base_model.model.{key}.lora_{part}.weight"] for part in "AB")
         loaded = (factors[key].cpu()[:, None] * B.float()).to(up.dtype)
-        # How d was summed up may depend on the number of threads.
-        same = torch.isclose(up, loaded, rtol=_ROUNDINGS * torch.finfo(up.dtype).eps, atol=0.0)
+        number = torch.finfo(up.dtype)
+        same = torch.isclose(up, loaded, rtol=_SUMMED + number.eps, atol=number.tiny * number.eps)
         if not (torch.equal(down, A.to(down.dtype)) and bool(same.all())):
             raise MergeError(
                 f"the DoRA expert {expert.name!r} was changed in memory ({key}), which cannot be written: load the "

@@ -22,6 +22,7 @@ from moehub.merge.merging import Recipe, prepare, prepare_change
 from moehub.merge.model import MoehubForCausalLM
 from moehub.merge.stack import shelve
 from moehub.router.backends import NATIVE
+from moehub.router.diagonal import Diagonal
 from moehub.router.layer import Switchboard
 from moehub.router.route import Route
 from moehub.router.settings import RouterSettings
@@ -217,16 +218,21 @@ def test_gradients_are_those_of_the_formula(mixed: tuple[Path, dict[str, Path], 
 
 
 @torch.no_grad()
-def test_what_no_dora_touches_costs_and_changes_nothing(mixed: tuple[Path, dict[str, Path], Path]) -> None:
+def test_what_no_dora_touches_costs_and_changes_nothing(
+    mixed: tuple[Path, dict[str, Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A MoE of plain LoRAs has no diagonal; sent to a LoRA, one that holds DoRAs is to the bit as if it held none."""
     base, experts, moe = mixed
     plain = load(merge(base, moe.with_name("plain"), experts["code"], experts["math"]))
     assert all(layer.diagonal is None for layer in plain.sparse_layers.values())
     model, ids = load(moe), encoded(moe)
+    asked: list[Route] = []
+    monkeypatch.setattr(Diagonal, "forward", lambda _, y, bias, route: asked.append(route))
     with model.forced("code"), plain.forced("code"):
         assert torch.equal(model(ids).logits, plain(ids).logits)
     assert model.shelf is not None
     assert not any(bool(one.table.any()) for one in model.shelf.diagonals.values())  # no d was computed
+    assert not asked
 
 
 @torch.no_grad()
