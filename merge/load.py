@@ -69,6 +69,20 @@ def load_parts(
     )
 
 
+def require_trainable(parts: Parts) -> None:
+    """Refuse to train DoRA experts.
+
+    Raises:
+        MergeError: there are some: what the layers hold of them depends on the lengths of rows, which training changes.
+    """
+    fixed = [one.name for one, adapter in zip(parts.experts, parts.adapters, strict=True) if adapter.magnitudes]
+    if fixed:
+        raise MergeError(
+            f"{', '.join(fixed)} of {parts.folder} cannot be trained inside a MoE, as DoRA experts: load the MoE "
+            "without trainable=True, or remove them"
+        )
+
+
 def _gate(
     folder: Path, config: MoehubConfig, settings: RouterSettings, names: list[str], *, tuned: bool
 ) -> PosteriorGate | ArrowGate | TunedGate:

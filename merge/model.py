@@ -22,7 +22,7 @@ from moehub.errors import MergeError, RouterError
 from moehub.merge.audition import Audition
 from moehub.merge.cache import gate_layer
 from moehub.merge.configuration import MoehubConfig
-from moehub.merge.load import Parts, load_parts
+from moehub.merge.load import Parts, load_parts, require_trainable
 from moehub.merge.mask import text_mask
 from moehub.merge.save import save_parts
 from moehub.merge.stack import shelve, stack
@@ -65,6 +65,8 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.names: list[str] = [expert.name for expert in parts.experts]
         self.parts = parts
+        if trainable:
+            require_trainable(parts)
         self.backend, self.backend_reason = choose(
             backend,
             experts=len(self.names),
@@ -126,6 +128,7 @@ class MoehubForCausalLM(PreTrainedModel, GenerationMixin):
             MergeError: the folder is no MoE, or a part of it is missing or damaged.
             BaseModelError: the base cannot be found, or is not the one the experts were trained on.
             RouterError: the backend that was asked for cannot be used here.
+            MergeError: DoRA experts are among those that are to be trained.
         """
         parts = load_parts(str(pretrained_model_name_or_path), base=base_location, tuned=tuned, hub_options=others)
         options = {key: value for key, value in others.items() if key in ("attn_implementation", "max_memory")}

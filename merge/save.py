@@ -13,6 +13,8 @@ from torch import nn
 from moehub import files
 from moehub.card import ADAPTER_WEIGHTS, CARD_FILE
 from moehub.errors import MergeError
+from moehub.experts.adapter import Adapter
+from moehub.experts.dora import Factors
 from moehub.experts.folder import Expert, seal
 from moehub.hub.measured import MEASURED_FILE
 from moehub.hub.parcel import MOE_SIGNATURE
@@ -27,6 +29,9 @@ from moehub.router.gate import load_gate
 from moehub.router.layer import MoELinear, StackedLinear
 from moehub.router.tuned import TunedGate
 
+_SUMMED = 1e-5
+"""How far apart two sums of a row in float32 may lie, as a share: their order may depend on the number of threads."""
+
 
 def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, output: Path) -> None:
     """Write the MoE's folder to `output`, with the adapters as they stand in the sparse layers, and the gate as tuned.
@@ -36,7 +41,7 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
 
     Raises:
         MergeError: the gate's tables were changed (they are made from counts; what is learned is added to them),
-            something else than a MoE stands at `output`, or what was trained is not finite.
+            something else than a MoE stands at `output`, what was trained is not finite, or a DoRA expert was trained.
     """
     refuse_foreign(output)
     _refuse_changed_tables(parts, gate)
@@ -47,6 +52,9 @@ def save_parts(parts: Parts, layers: Mapping[str, MoELinear], gate: nn.Module, o
         stacked = {key: layer for key, layer in layers.items() if isinstance(layer, StackedLinear)}
         for number, expert in enumerate(parts.experts if stacked else ()):  # on a shelf nothing can change
             tensors = unstack(stacked, number, parts.adapters[number])
+            if parts.adapters[number].magnitudes:
+                _refuse_changed_dora(expert, parts.adapters[number], tensors, stacked)
+                continue
             published = load_file(expert.folder / ADAPTER_WEIGHTS)
             # Loaded in another precision is not trained: compare as the layers hold them.
             if any(
@@ -85,6 +93,27 @@ def _write_trained(expert: Expert, tensors: dict[str, torch.Tensor], place: Path
     save_file(tensors, place / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     seal(place, dataclasses.replace(expert.card, version=expert.card.version + 1))
     return files.sha256(place / CARD_FILE)
+
+
+def _refuse_changed_dora(
+    expert: Expert, adapter: Adapter, tensors: Mapping[str, torch.Tensor], layers: Mapping[str, StackedLinear]
+) -> None:
+    """Refuse to write a DoRA expert that was changed: from d ⊙ B alone neither B nor d can be told.
+
+    Raises:
+        MergeError: its matrices in the layers are not those that were loaded.
+    """
+    factors = Factors(adapter, {key: layers[key].linear for key in adapter.pairs})
+    for key, (A, B) in adapter.pairs.items():
+        down, up = (tensors[f"base_model.model.{key}.lora_{part}.weight"] for part in "AB")
+        loaded = (factors[key].cpu()[:, None] * B.float()).to(up.dtype)
+        number = torch.finfo(up.dtype)
+        same = torch.isclose(up, loaded, rtol=_SUMMED + number.eps, atol=number.tiny * number.eps)
+        if not (torch.equal(down, A.to(down.dtype)) and bool(same.all())):
+            raise MergeError(
+                f"the DoRA expert {expert.name!r} was changed in memory ({key}), which cannot be written: load the "
+                "MoE again, and train the expert by itself"
+            )
 
 
 def _describe_again(folder: Path, cards: Mapping[str, str], tuned: Tuned | None, output: Path) -> None:

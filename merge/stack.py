@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from moehub.errors import MergeError
 from moehub.experts.adapter import Adapter
+from moehub.experts.dora import Factors
+from moehub.router.diagonal import Diagonal, Rows
 from moehub.router.layer import MoELinear, StackedLinear, Switchboard
 from moehub.router.native.layer import ShelvedLinear
 from moehub.router.native.shelf import Shelf
@@ -23,8 +25,12 @@ def stack(base: nn.Module, adapters: Sequence[Adapter], board: Switchboard) -> d
 
     Raises:
         MergeError: an adapter targets something that the base does not have.
+        BaseModelError: a weight of the base is quantised, and a DoRA expert rescales it.
     """
-    layers = {key: _stacked(linear, key, adapters, board) for key, linear in _targets(base, adapters).items()}
+    targets = _targets(base, adapters)
+    factors = _factors(adapters, targets)
+    rows = Rows(factors, experts=len(adapters))
+    layers = {key: _stacked(linear, key, adapters, board, factors, rows) for key, linear in targets.items()}
     _replace(base, layers)
     return layers
 
@@ -43,9 +49,10 @@ def shelve(
 
     Raises:
         MergeError: an adapter targets something that the base does not have.
+        BaseModelError: a weight of the base is quantised, and a DoRA expert rescales it.
     """
     targets = _targets(base, adapters)
-    shelf = Shelf(adapters, dtype, limit=limit)
+    shelf = Shelf(adapters, dtype, limit=limit, factors=_factors(adapters, targets))
     layers = {key: ShelvedLinear(linear, key=key, shelf=shelf, board=board) for key, linear in targets.items()}
     _replace(base, layers)
     return layers, shelf
@@ -60,32 +67,55 @@ def _targets(base: nn.Module, adapters: Sequence[Adapter]) -> dict[str, nn.Modul
     return targets
 
 
+def _factors(adapters: Sequence[Adapter], targets: Mapping[str, nn.Module]) -> dict[int, Factors]:
+    """Return number → d of each DoRA expert."""
+    return {number: Factors(adapter, targets) for number, adapter in enumerate(adapters) if adapter.magnitudes}
+
+
 def _replace(base: nn.Module, layers: Mapping[str, MoELinear]) -> None:
     for key, layer in layers.items():
         parent, _, name = key.rpartition(".")
         setattr(base.get_submodule(parent), name, layer)
 
 
-def _stacked(linear: nn.Module, key: str, adapters: Sequence[Adapter], board: Switchboard) -> StackedLinear:
+def _stacked(
+    linear: nn.Module,
+    key: str,
+    adapters: Sequence[Adapter],
+    board: Switchboard,
+    factors: Mapping[int, Factors],
+    rows: Rows,
+) -> StackedLinear:
     weight: Tensor = linear.weight  # type: ignore[assignment]
     present = [adapter.pairs[key] for adapter in adapters if key in adapter.pairs]
     rank = max(A.shape[0] for A, _ in present)
     rank += -rank % _MULTIPLE
     dtype = weight.dtype if weight.dtype.is_floating_point else present[0][0].dtype
+    width = present[0][1].shape[0]
     A_stack = torch.zeros(len(adapters), rank, present[0][0].shape[1], dtype=dtype)
-    B_stack = torch.zeros(len(adapters), rank, present[0][1].shape[0], dtype=dtype)
+    B_stack = torch.zeros(len(adapters), rank, width, dtype=dtype)
     scale = torch.zeros(len(adapters))
+    rescaling = [number for number, found in factors.items() if key in found]
+    diagonal = Diagonal(rows, width=width, dtype=dtype) if rescaling else None
     for number, adapter in enumerate(adapters):
         if key in adapter.pairs:
             A, B = adapter.pairs[key]
+            if diagonal is not None and number in rescaling:
+                found = factors[number][key].cpu()
+                diagonal.fill(number, found)
+                B = found[:, None] * B.float()
             A_stack[number, : len(A)] = A
             B_stack[number, : len(A)] = B.T
             scale[number] = adapter.scales[key]
-    return StackedLinear(linear, key=key, A=A_stack, B=B_stack, scale=scale, board=board).to(weight.device)
+    layer = StackedLinear(linear, key=key, A=A_stack, B=B_stack, scale=scale, board=board, diagonal=diagonal)
+    return layer.to(weight.device)
 
 
 def unstack(layers: Mapping[str, StackedLinear], number: int, adapter: Adapter) -> dict[str, Tensor]:
-    """Return one expert's tensors as they stand in the stacks now, under PEFT's names, in the layers' own dtype."""
+    """Return one expert's A and B as they stand in the stacks now, under PEFT's names, in the layers' own dtype.
+
+    Of a DoRA expert B is d ⊙ B.
+    """
     tensors = {}
     for key, (A, _) in adapter.pairs.items():
         layer, rank = layers[key], len(A)

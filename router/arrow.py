@@ -1,7 +1,8 @@
 """Arrow: data-free routing within each linear by the direction that an adapter amplifies most.
 
 The prototype of an expert at a linear is the first right singular vector v of B·A; a token's logits are |x·v|
-(Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs", section 4).
+(Ostapenko et al. 2024, "Towards Modular LLMs by Building and Reusing a Library of LoRAs", section 4). Of a DoRA it is
+the same: what that makes of the base's rows would need the base.
 
 Shapes: T tokens, E experts, r rank.
 """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moehub.router.backends import Backend
+from moehub.router.diagonal import Diagonal
 from moehub.router.route import Route
 
 
@@ -32,18 +33,21 @@ class Switchboard:
 class MoELinear(nn.Module):
     """y = W x + Σ_e g_e·s_e·B_e A_e x over the experts that the switchboard's route names.
 
-    How the experts are held, and so what adds them, is a subclass's own.
+    How the experts are held, and so what adds them, is a subclass's own. Of a DoRA expert B_e is d_e ⊙ B_e, and
+    g_e·(d_e − 1) ⊙ W x is added (`moehub.experts.dora`).
     """
 
-    def __init__(self, linear: nn.Module, *, key: str, board: Switchboard) -> None:
+    def __init__(self, linear: nn.Module, *, key: str, board: Switchboard, diagonal: Diagonal | None = None) -> None:
         """Wrap a linear of the base.
 
         Args:
             linear: maps [..., d_in] to [..., d_out].
             key: the linear's name in the base.
             board: where the route of the forward under way is found.
+            diagonal: what DoRA experts make of W x; None where there are none.
         """
         super().__init__()
+        self.diagonal = diagonal
         self.linear = linear
         self.key = key
         self.board = board
@@ -82,7 +86,17 @@ class MoELinear(nn.Module):
 class StackedLinear(MoELinear):
     """The experts as two stacked tensors, which can be trained and live on any device."""
 
-    def __init__(self, linear: nn.Module, *, key: str, A: Tensor, B: Tensor, scale: Tensor, board: Switchboard) -> None:
+    def __init__(
+        self,
+        linear: nn.Module,
+        *,
+        key: str,
+        A: Tensor,
+        B: Tensor,
+        scale: Tensor,
+        board: Switchboard,
+        diagonal: Diagonal | None = None,
+    ) -> None:
         """Wrap a linear of the base.
 
         Args:
@@ -92,8 +106,9 @@ class StackedLinear(MoELinear):
             B: up projections, transposed, [E, r, d_out].
             scale: LoRA scale of each expert, [E].
             board: where the route of the forward under way is found, and the backend.
+            diagonal: what DoRA experts make of W x; None where there are none.
         """
-        super().__init__(linear, key=key, board=board)
+        super().__init__(linear, key=key, board=board, diagonal=diagonal)
         self.A, self.B = nn.Parameter(A, requires_grad=False), nn.Parameter(B, requires_grad=False)
         self.register_buffer("scale", scale)
         self.scale: Tensor
@@ -106,4 +121,6 @@ class StackedLinear(MoELinear):
     def add(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
         """Return what the switchboard's backend makes of it."""
         assert self.board.backend is not None  # noqa: S101 (who stacks experts names a backend)
+        if self.diagonal is not None:
+            y = self.diagonal(y, self.bias, route)
         return self.board.backend(x, y, route, A=self.A, B=self.B, scale=self.scale.to(torch.float32))

@@ -95,7 +95,9 @@ def tiny_expert(
         warnings.simplefilter("ignore", FutureWarning)
         model = get_peft_model(found.load_model(dtype=torch.float32), config)
     for parameter_name, parameter in model.named_parameters():
-        if "lora_" in parameter_name:
+        if "lora_magnitude_vector" in parameter_name:
+            parameter.data *= torch.empty_like(parameter).uniform_(0.7, 1.3)
+        elif "lora_" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.1)
     model.peft_config["default"].base_model_name_or_path = found.reference
     # False: PEFT need not look the base up on a hub to see whether its vocabulary grew.

@@ -103,7 +103,11 @@ class Mixture:
 
     def _require(self, parts: Parts) -> None:
         for name, weight in self.weights.items():
-            adapter_of(parts, name)
+            if adapter_of(parts, name).magnitudes:
+                raise MergeError(
+                    f"--mixture {name}={weight}: {name} is a DoRA expert, and PEFT merges plain LoRAs only: leave it "
+                    "out, or leave --mixture out to have every expert as an adapter of its own"
+                )
             if not math.isfinite(weight):
                 raise MergeError(f"--mixture {name}={weight}: expected a finite number")
         if len(self.weights) < 2:

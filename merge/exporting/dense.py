@@ -107,13 +107,13 @@ def _changes(adapter: Adapter, model: Any, base: Mapped) -> Iterator[tuple[str, 
     """Yield the name of each tensor that the adapter changes, as it is stored, with the change."""
     modules = dict(model.named_modules())
     head = _name(model, model.get_output_embeddings())
-    for key, (A, B) in adapter.pairs.items():
+    for key in adapter.pairs:
         name = _stored(f"{key}.weight", model, base)
         if key not in modules or (name not in base and key != head):
             raise MergeError(
                 f"the base's files hold no weight of {key}, which the expert changes: export with --format peft"
             )
-        yield name, Update(((A, B, adapter.scales[key]),), isinstance(modules[key], Conv1D))
+        yield name, Update.of(adapter, key, transposed=isinstance(modules[key], Conv1D))
 
 
 def _stored(name: str, model: Any, base: Mapped) -> str:

@@ -1,5 +1,7 @@
 """Fold low-rank updates into a weight, a band of rows at a time: W' = round(W + Σ_e s_e·B_e·A_e).
 
+A DoRA expert is folded alone, W' = round(d ⊙ (W + s·B·A)), in float32 (`moehub.experts.dora`).
+
 The sum is computed in float32 and rounded once, to the type that is written (`plain`). From bfloat16 to bfloat16, a
 processor that multiplies bfloat16 itself does that in one step and less than half the time (`split`): each factor is
 the sum of two bfloat16 numbers, L = L₁ + L₂ and R = R₁ + R₂, and L·R = L₁R₁ + L₁R₂ + L₂R₁ but for L₂R₂, a 2⁻¹⁶th of
@@ -14,6 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moehub.experts.adapter import Adapter
+from moehub.experts.dora import factors as dora_factors
+
 BAND = 1 << 19
 """Numbers in a band: few enough to stay in a core's cache, and enough for the arithmetic to run at full speed."""
 
@@ -26,6 +31,14 @@ class Update:
     """(A [r, d_in], B [d_out, r], scale) of each."""
     transposed: bool = False
     """Whether the weight lies as [d_in, d_out]."""
+    magnitudes: Tensor | None = None
+    """m [d_out], where this is one DoRA adapter."""
+
+    @classmethod
+    def of(cls, adapter: Adapter, linear: str, *, transposed: bool = False) -> "Update":
+        """Return what one adapter makes of a linear that it changes."""
+        pair = (*adapter.pairs[linear], adapter.scales[linear])
+        return cls((pair,), transposed, adapter.magnitudes.get(linear))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,6 +71,8 @@ class Workbench:
         flat = weight.reshape(1, -1) if weight.ndim < 2 else weight.flatten(0, -2)
         if change is None:
             return self.plain(flat, None, dtype)
+        if change.magnitudes is not None:
+            return self.rescaled(flat, change, change.magnitudes, dtype)
         if weight.dtype == dtype == torch.bfloat16 and multiplies_bfloat16():
             return self.split(flat, change.factors())
         return self.plain(flat, change.factors(), dtype)
@@ -69,6 +84,20 @@ class Workbench:
             if factors is not None:
                 part.addmm_(factors[0][begin : begin + len(rows)], factors[1])
             yield part if dtype == torch.float32 else self._memory(rows.shape, dtype).copy_(part)
+
+    def rescaled(self, weight: Tensor, change: Update, magnitudes: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Yield bands of d ⊙ (W + s·B·A), computed in float32 and rounded once.
+
+        Raises:
+            ExpertError: a row of W + s·B·A is zero.
+        """
+        left, right = change.factors()
+        found = dora_factors(weight, left, right, magnitudes, transposed=change.transposed)
+        begin = 0
+        for part in self.plain(weight, (left, right), torch.float32):
+            part.mul_(found if change.transposed else found[begin : begin + len(part), None])
+            begin += len(part)
+            yield part if dtype == torch.float32 else self._memory(part.shape, dtype).copy_(part)
 
     def split(self, weight: Tensor, factors: tuple[Tensor, Tensor]) -> Iterator[Tensor]:
         """Yield bands of W + left·right in bfloat16, from products of bfloat16 that are summed in float32."""

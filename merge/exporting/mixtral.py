@@ -136,7 +136,7 @@ def _gates(parts: Parts, rows: Mapping[str, Sequence[Row]], names: Sequence[str]
 def _change(adapter: Adapter | None, key: str) -> Update | None:
     if adapter is None or key not in adapter.pairs:
         return None
-    return Update(((*adapter.pairs[key], adapter.scales[key]),))
+    return Update.of(adapter, key)
 
 
 def _averaged(adapters: Sequence[Adapter], name: str) -> Update | None:
@@ -154,7 +154,7 @@ def _require_targets(parts: Parts, attention: Attention) -> list[str]:
     Raises:
         MergeError: an expert changes what Mixtral's experts cannot hold, or attention was not given up.
     """
-    touched, faults = [], []
+    touched, rescaling, faults = [], [], []
     for expert, adapter in zip(parts.experts, parts.adapters, strict=True):
         found = {key: architecture.LINEAR.fullmatch(key) for key in adapter.pairs}
         other = [key for key, match in found.items() if match is None or match["name"] not in _KNOWN[match["part"]]]
@@ -162,10 +162,17 @@ def _require_targets(parts: Parts, attention: Attention) -> list[str]:
             faults.append(f"{expert.name} changes {other[0]} ({len(other)} linears): Mixtral has no place for it")
         if any(match is not None and match["part"] == "self_attn" for match in found.values()):
             touched.append(expert.name)
+            rescaling += [expert.name] if adapter.magnitudes else []
+    if rescaling and attention == "average":
+        faults.append(
+            f"{', '.join(rescaling)} rescale attention, as DoRA experts, and only low-rank updates are averaged: "
+            "use --attention drop"
+        )
     if touched and attention == "refuse":
+        ways = "--attention drop" if rescaling else "--attention average or --attention drop"
         faults.append(
             f"{', '.join(touched)} change attention, which all of Mixtral's experts share: "
-            "add --attention average or --attention drop, and look at what the parity report says it costs"
+            f"add {ways}, and look at what the parity report says it costs"
         )
     if faults:
         raise MergeError(listed("these experts do not fit into Mixtral's architecture:", faults))

@@ -13,6 +13,7 @@ from moehub.admission.policy import Policy
 from moehub.admission.probe import Losses, Probe, opened
 from moehub.admission.subject import Subject
 from moehub.base import weights_digest
+from moehub.errors import BaseModelError
 
 _TRAIN = "train it with a smaller learning rate, or for fewer steps"
 
@@ -113,10 +114,13 @@ def measured(subject: Subject, at_hand: AtHand, text: Path, policy: Policy) -> L
 
     Raises:
         ExpertError: it does not fit the base.
-        NotAtHandError: its base is not at hand with its weights.
+        NotAtHandError: its base is not at hand with its weights, or with quantised ones that a DoRA cannot be put on.
     """
     probe = probe_of(subject, at_hand)
-    return probe.measure(subject.adapter, probe.rows(text, policy.canary_tokens))
+    try:
+        return probe.measure(subject.adapter, probe.rows(text, policy.canary_tokens))
+    except BaseModelError as error:
+        raise NotAtHandError(str(error)) from error
 
 
 def _on_domain(subject: Subject, at_hand: AtHand, policy: Policy) -> Losses:

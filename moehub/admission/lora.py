@@ -112,6 +112,7 @@ FORMS: Mapping[str, Rule] = {
         f"a list of names of linears, or {ALL_LINEAR!r}",
     ),
     "task_type": Rule(lambda value: value in (None, "CAUSAL_LM"), "'CAUSAL_LM'"),
+    "use_dora": _FLAG,
     "use_rslora": _FLAG,
 }
 """What every other key may hold that an expert has a use for."""
@@ -129,7 +130,6 @@ INABILITIES = frozenset(
         "target_parameters",
         "trainable_token_indices",
         "use_bdlora",
-        "use_dora",
         "use_qalora",
     }
 )

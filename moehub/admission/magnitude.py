@@ -37,6 +37,11 @@ def of_update(A: Tensor, B: Tensor, scale: float) -> Magnitude:
     return Magnitude((B.shape[0], A.shape[1]), float(values.norm()), float(values.max()))
 
 
+def of_rows(lengths: Tensor, shape: tuple[int, int]) -> Magnitude:
+    """Return the least magnitude of a matrix of this shape whose rows have these lengths, [d_out]."""
+    return Magnitude(shape, float(lengths.double().norm()), float(lengths.abs().max()))
+
+
 def of_weight(base: Base, linear: str) -> Magnitude | None:
     """Return the magnitude of a linear's weight in a base, or None where none of its name and of plain floats is.
 

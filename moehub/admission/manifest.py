@@ -63,7 +63,7 @@ def config_value(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[
 
 @check(4)
 def unsupported_adapter(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """It is a LoRA that adds s·B·A to linears, and changes nothing else of the base."""
+    """It is a LoRA that adds s·B·A to linears, or a DoRA of that, and changes nothing else of the base."""
     for fault in config_faults(subject.config) if subject.config else ():
         yield Fault.parse(fault)
 

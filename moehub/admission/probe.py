@@ -15,6 +15,7 @@ from moehub.base import Base
 from moehub.errors import ExpertError
 from moehub.experts import data, tokens
 from moehub.experts.adapter import Adapter
+from moehub.experts.dora import Factors
 from moehub.experts.evaluation import evaluate_loss
 from moehub.experts.linears import shape_of
 from moehub.experts.packing import Row, pack
@@ -103,17 +104,23 @@ def forget() -> None:
 
 @contextlib.contextmanager
 def worn(model: nn.Module, adapter: Adapter) -> Iterator[None]:
-    """Add s·B·A to the linears of a model for as long as the context lasts; its weights stay as they are.
+    """Add s·B·A to the linears of a model, or make them a DoRA's, for as long as the context lasts.
+
+    The model's weights stay as they are.
 
     Raises:
         ExpertError: the adapter does not fit the model.
+        BaseModelError: it is a DoRA, and the model's weights are quantised.
     """
     modules = {name: module for name, module in model.named_modules() if name in adapter.pairs}
     for linear, (A, B) in adapter.pairs.items():
         if linear not in modules or shape_of(modules[linear]) != (B.shape[0], A.shape[1]):
             raise ExpertError(f"its update of {linear!r:.100} fits no linear of the base: train it on this base")
+    factors = Factors(adapter, modules)
     hooks = [
-        modules[linear].register_forward_hook(partial(_add, A.float(), B.float(), adapter.scales[linear]))
+        modules[linear].register_forward_hook(
+            partial(_add, A.float(), B.float(), adapter.scales[linear], factors.get(linear))
+        )
         for linear, (A, B) in adapter.pairs.items()
     ]
     try:
@@ -144,9 +151,13 @@ def _add(
     A: Tensor,
     B: Tensor,
     scale: float,
+    factors: Tensor | None,
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     output: Tensor,
 ) -> Tensor:
     update = scale * (inputs[0].float() @ A.to(output.device).T @ B.to(output.device).T)
-    return output + update.to(output.dtype)
+    if factors is None:
+        return output + update.to(output.dtype)
+    bias: Tensor | float = 0.0 if module.bias is None else module.bias  # type: ignore[assignment]
+    return (factors * (output.float() - bias + update) + bias).to(output.dtype)

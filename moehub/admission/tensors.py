@@ -12,7 +12,7 @@ from moehub.admission.policy import Policy
 from moehub.admission.strict import quoted
 from moehub.admission.subject import Subject
 from moehub.card import ADAPTER_WEIGHTS
-from moehub.experts.adapter import KEY, by_pattern
+from moehub.experts.adapter import KEY, MAGNITUDE, by_pattern
 from moehub.experts.linears import linear_shapes
 
 _TRAIN = "train the expert again with `moehub train-expert`"
@@ -24,20 +24,32 @@ _TOGETHER = 1 << 22
 
 @check(5)
 def adapter_tensors(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
-    """The weights are pairs of lora_A and lora_B that fit together, at least one, and nothing else."""
+    """The weights are pairs of lora_A and lora_B that fit together, at least one, and DoRA's vectors beside them."""
     for entry in subject.weights.entries:
         if not KEY.fullmatch(entry.name):
             found = f"{ADAPTER_WEIGHTS} holds a tensor {quoted(entry.name)}"
             yield Fault(f"{found}, expected only lora_A and lora_B of linears", "train it without saved modules")
     pairs = _halves(subject)
     for linear, parts in pairs.items():
-        if parts.keys() != {"A", "B"}:
+        if not {"A", "B"} <= parts.keys():
             yield Fault(f"it lacks lora_A or lora_B of {quoted(linear)}", "publish the expert again, whole")
         elif not _fit(parts["A"], parts["B"]):
             shapes = f"{quoted(parts['A'].shape)} and {quoted(parts['B'].shape)}"
             yield Fault(f"lora_A and lora_B of {quoted(linear)} do not fit together ({shapes})", _TRAIN)
     if not pairs:
         yield Fault(f"{ADAPTER_WEIGHTS} adapts no linear", _TRAIN)
+
+
+@check(5)
+def magnitude_vector(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]:
+    """A DoRA has one lora_magnitude_vector for each linear, with a number for each output; a LoRA has none."""
+    dora = subject.config.get("use_dora") is True
+    for linear, parts in _halves(subject).items():
+        found = parts[MAGNITUDE].shape if MAGNITUDE in parts else None
+        expected = parts["B"].shape[:1] if dora and "B" in parts else None
+        if {"A", "B"} <= parts.keys() and found != expected:
+            told = f"its lora_magnitude_vector of {quoted(linear)} has the shape {quoted(found)}"
+            yield Fault(f"{told}, expected {quoted(expected)} where use_dora is {dora}", _TRAIN)
 
 
 @check(5)
@@ -111,16 +123,16 @@ def finite(subject: Subject, at_hand: AtHand, policy: Policy) -> Iterator[Fault]
 
 
 def _halves(subject: Subject) -> dict[str, dict[str, Entry]]:
-    """Return linear → `A` and `B`, as far as they are there."""
+    """Return linear → `A`, `B` and `MAGNITUDE`, as far as they are there."""
     found: dict[str, dict[str, Entry]] = {}
     for entry in subject.weights.entries:
         if match := KEY.fullmatch(entry.name):
-            found.setdefault(match["linear"], {})[match["part"]] = entry
+            found.setdefault(match["linear"], {})[match["part"] or MAGNITUDE] = entry
     return found
 
 
 def _pairs(subject: Subject) -> dict[str, tuple[Entry, Entry]]:
-    return {name: (parts["A"], parts["B"]) for name, parts in _halves(subject).items() if parts.keys() == {"A", "B"}}
+    return {name: (parts["A"], parts["B"]) for name, parts in _halves(subject).items() if {"A", "B"} <= parts.keys()}
 
 
 def _fit(A: Entry, B: Entry) -> bool:

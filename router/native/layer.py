@@ -21,7 +21,7 @@ class ShelvedLinear(MoELinear):
 
     def __init__(self, linear: nn.Module, *, key: str, shelf: Shelf, board: Switchboard) -> None:
         """Wrap a linear of the base; `key` is its name on the shelf."""
-        super().__init__(linear, key=key, board=board)
+        super().__init__(linear, key=key, board=board, diagonal=shelf.diagonals.get(key))
         self.shelf = shelf
         self._record = shelf.record(key)
         self._dtype = shelf.dtype
@@ -41,7 +41,11 @@ class ShelvedLinear(MoELinear):
         if not y.is_contiguous():
             return super().routed(routing, x, y)
         flat = x.reshape(-1, x.shape[-1])
-        library.add(self._record, self.shelf.ready(routing.route(self.key, flat)), flat.contiguous(), y)
+        route = routing.route(self.key, flat)
+        groups = self.shelf.ready(route)
+        if self.diagonal is not None and self.shelf.rescales(groups):
+            self.diagonal(y.view(-1, y.shape[-1]), self.bias, route)
+        library.add(self._record, groups, flat.contiguous(), y)
         return y
 
     def add(self, x: Tensor, y: Tensor, route: Route) -> Tensor:
@@ -55,6 +59,8 @@ class ShelvedLinear(MoELinear):
                 f"this MoE was loaded for the CPU and is on {x.device} now: load it there, with device_map='{x.device}'"
             )
         groups = self.shelf.ready(route)
+        if self.diagonal is not None and self.shelf.rescales(groups):
+            y = self.diagonal(y, self.bias, route)
         x, y = x.contiguous(), y.contiguous()
         if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or route.weights.requires_grad):
             added: Tensor = _Differentiable.apply(x, y, route.weights, groups, self)

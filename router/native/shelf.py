@@ -2,7 +2,7 @@
 
 An expert is *brought* when a token is first routed to it, and with a limit the one that was routed to the longest
 ago is put back. What is mapped in the base's own precision is used where it lies; an expert of another precision is
-converted when it is brought.
+converted when it is brought, and so is a DoRA expert, whose B becomes d ⊙ B in memory (`moehub.experts.dora`).
 
 Shapes: L linears, E experts.
 """
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from moehub.errors import RouterError
 from moehub.experts.adapter import Adapter, MappedPairs
+from moehub.experts.dora import Factors
+from moehub.router.diagonal import Diagonal, Rows
 from moehub.router.native.library import Groups, Linear
 from moehub.router.route import Route
 
@@ -74,25 +76,34 @@ class MappedVolume:
 
 
 class ConvertedVolume:
-    """An adapter of another precision, or one that is no file: a copy is made when it is brought."""
+    """An adapter of another precision, a DoRA, or one that is no file: a copy is made when it is brought."""
 
-    def __init__(self, pairs: Mapping[str, tuple[Tensor, Tensor]], dtype: torch.dtype) -> None:
-        self._pairs, self._dtype = pairs, dtype
+    def __init__(
+        self, pairs: Mapping[str, tuple[Tensor, Tensor]], dtype: torch.dtype, factors: Factors | None = None
+    ) -> None:
+        self._pairs, self._dtype, self._factors = pairs, dtype, factors
         self._held: dict[str, tuple[Tensor, Tensor]] = {}
         self.size = dtype.itemsize * _elements(pairs)
 
     def bring(self) -> None:
         """Convert every matrix; those that are right already are used as they are."""
         self._held = {
-            linear: (A.to(self._dtype).contiguous(), B.to(self._dtype).contiguous())
-            for linear, (A, B) in self._pairs.items()
+            linear: (A.to(self._dtype).contiguous(), self._up(linear, B)) for linear, (A, B) in self._pairs.items()
         }
-        if isinstance(self._pairs, MappedPairs):
-            self._pairs.file.release()
+        self._release()
 
     def put_back(self) -> None:
         """Forget the copies."""
         self._held = {}
+        self._release()
+
+    def _up(self, linear: str, B: Tensor) -> Tensor:
+        up = B if self._factors is None else self._factors[linear][:, None] * B.float()
+        return up.to(self._dtype).contiguous()
+
+    def _release(self) -> None:
+        if isinstance(self._pairs, MappedPairs):
+            self._pairs.file.release()
 
     def addresses(self) -> Mapping[str, tuple[int, int]]:
         """Return the places of the copies."""
@@ -116,19 +127,28 @@ class Usage:
 class Shelf:
     """The experts of one MoE, for reading."""
 
-    def __init__(self, adapters: Sequence[Adapter], dtype: torch.dtype, *, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        adapters: Sequence[Adapter],
+        dtype: torch.dtype,
+        *,
+        limit: int | None = None,
+        factors: Mapping[int, Factors] | None = None,
+    ) -> None:
         """Put the experts on the shelf, in their canonical order.
 
         Args:
             adapters: of each expert.
             dtype: the precision that the kernel multiplies in.
             limit: bytes that experts may take in memory; those of one forward always may. None: no limit.
+            factors: number of each DoRA expert → its d, computed when it is first brought.
 
         Raises:
             RouterError: two experts see a linear of different widths.
         """
         self.dtype, self.limit = dtype, limit
-        self.volumes = [_volume(adapter, dtype) for adapter in adapters]
+        self.factors = factors or {}
+        self.volumes = [_volume(adapter, dtype, self.factors.get(n)) for n, adapter in enumerate(adapters)]
         self.adapters = adapters
         self._present: OrderedDict[int, None] = OrderedDict()
         self._resident = self._brought = 0
@@ -144,6 +164,12 @@ class Shelf:
                 number = self._numbers[linear]
                 self._rank[number, expert] = _shapes(adapter, linear)[0][0]
                 self._scale[number, expert] = adapter.scales[linear]
+        rows = Rows(self.factors, experts=experts)
+        self.diagonals = {
+            linear: Diagonal(rows, width=self._shapes[linear][0], dtype=dtype)
+            for linear in sorted({linear for found in self.factors.values() for linear in found})
+        }
+        """Linear → what DoRA experts make of its own output; of those that were brought."""
 
     @property
     def usage(self) -> Usage:
@@ -161,6 +187,10 @@ class Shelf:
         """Return A [r, d_in] and B [d_out, r] of an expert, or None where it has none at that linear."""
         self._bring([expert])
         return self.volumes[expert].pair(linear) if linear in self.adapters[expert].pairs else None
+
+    def rescales(self, groups: Groups) -> bool:
+        """Return whether a DoRA expert is among those of a route."""
+        return not self.factors.keys().isdisjoint(groups.experts)
 
     def ready(self, route: Route) -> Groups:
         """Return the route's pairs by expert, with those experts in memory."""
@@ -183,6 +213,8 @@ class Shelf:
             for linear, place in volume.addresses().items():
                 number = self._numbers[linear]
                 self._down[number, expert], self._up[number, expert] = place
+            for linear, found in self.factors.get(expert, {}).items():
+                self.diagonals[linear].fill(expert, found)
             self._present[expert] = None
             self._resident += volume.size
             self._brought += 1
@@ -200,13 +232,13 @@ class Shelf:
                 self._last = None, None
 
 
-def _volume(adapter: Adapter, dtype: torch.dtype) -> Volume:
+def _volume(adapter: Adapter, dtype: torch.dtype, factors: Factors | None) -> Volume:
     pairs = adapter.pairs
-    if isinstance(pairs, MappedPairs):
+    if isinstance(pairs, MappedPairs) and factors is None:
         kinds = {span.dtype for linear in pairs for span in pairs.spans(linear)}
         if kinds == {_NAMES[dtype]}:
             return MappedVolume(pairs)
-    return ConvertedVolume(pairs, dtype)
+    return ConvertedVolume(pairs, dtype, factors)
 
 
 def _elements(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> int:

@@ -1,10 +1,12 @@
 import dataclasses
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from moehub.admission import probe as probes
 from moehub.admission.at_hand import AtHand
@@ -21,7 +23,7 @@ from moehub.experts.folder import open_expert, seal
 from moehub.models import open_model
 from tests.attacks.behaviour import ATTACKS
 from tests.attacks.honest import everything_at_hand, honest, knowing
-from tests.builders import tiny_base
+from tests.builders import tiny_base, tiny_expert
 from tests.world import World
 
 STEP = tuple(one for one in registered() if one.step == 8)
@@ -64,6 +66,26 @@ def test_its_losses_are_those_of_peft(world: World, everything: AtHand, adapter:
     assert found.base == pytest.approx(base, abs=1e-6)
     assert found.expert == pytest.approx(evaluate_loss(model, rows)[0], abs=2e-3)  # the base is in bfloat16
     assert found.expert < 0.9 * found.base
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+@torch.no_grad()
+def test_a_dora_is_worn_as_peft_wears_it(tmp_path: Path, architecture: str) -> None:
+    """Rows are rescaled, and biases and transposed weights seen as what they are."""
+    base = tiny_base(tmp_path / "base", architecture=architecture)
+    transposed = architecture == "gpt2"
+    targets = ("c_attn", "c_fc") if transposed else ("q_proj", "down_proj")
+    expert = tiny_expert(tmp_path / "law", base, targets=targets, use_dora=True, fan_in_fan_out=transposed)
+    ids, plain = torch.arange(2, 40)[None], find(str(base)).load_model(dtype=torch.float32).eval()
+    for name, parameter in plain.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    with worn(plain, read_adapter(open_expert(expert))):
+        found = plain(ids).logits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers under an old name
+        expected = PeftModel.from_pretrained(plain, str(expert)).eval()(ids).logits
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_the_base_stays_as_it_is(everything: AtHand, adapter: Adapter, probe: probes.Probe) -> None:

@@ -38,16 +38,18 @@ def test_good_experts_are_admitted(world: World, name: str) -> None:
         assert examine(world.experts[name], at_hand, checks=STATIC).refusals == ()
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "qwen3"])
-def test_experts_of_other_architectures_are_admitted(architecture: str, tmp_path: Path) -> None:
+def test_experts_of_other_architectures_are_admitted(architecture: str, tmp_path: Path, dora: bool) -> None:
     """Transposed linears, and names that a base saves without their beginning, are understood."""
     sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 256} if architecture == "gpt2" else {}
     base = find(str(tiny_base(tmp_path / "base", architecture=architecture, **sizes)))
     transposed: dict[str, Any] = {"fan_in_fan_out": True} if architecture == "gpt2" else {}
-    expert = tiny_expert(tmp_path / "expert", base.folder, targets="all-linear", **transposed)
+    expert = tiny_expert(tmp_path / "expert", base.folder, targets="all-linear", use_dora=dora, **transposed)
     at_hand = AtHand(pin=base.pin(), base_config=base.load_config().to_diff_dict(), base=base)
     verdict = examine(expert, at_hand, checks=STATIC)
     assert (verdict.refusals, verdict.skipped) == ((), ())
+    assert examine(expert, checks=STATIC).refusals == ()  # without the weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

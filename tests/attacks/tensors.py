@@ -11,15 +11,16 @@ from torch import Tensor
 
 from moehub.admission.at_hand import AtHand
 from moehub.base import find
-from moehub.card import CARD_FILE, STATISTICS_FILE
+from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CARD_FILE, STATISTICS_FILE
 from tests.attacks import Attack, base_at_hand
-from tests.attacks.forging import Make, changed, edit, opened, with_header, with_tensors
+from tests.attacks.forging import Make, changed, edit, opened, with_config, with_header, with_tensors
 from tests.builders import tiny_base, tiny_expert
 from tests.world import World
 
 Tensors = dict[str, Tensor]
 _LAYER = "base_model.model.model.layers.0"
 _A, _B = f"{_LAYER}.self_attn.q_proj.lora_A.weight", f"{_LAYER}.self_attn.q_proj.lora_B.weight"
+_M = f"{_LAYER}.self_attn.q_proj.lora_magnitude_vector"
 
 
 def _with(name: str, change: Callable[[Tensor], Tensor]) -> Make:
@@ -149,6 +150,29 @@ def _spike(tensors: Tensors) -> Tensors:
     return tensors | {_A: A, _B: B}
 
 
+def _dora(change: Callable[[Tensors], Tensors] = lambda tensors: tensors, *, said: bool = True) -> Make:
+    """Return what makes a DoRA of an expert, every row as long as one of the base's, and then changes its tensors."""
+
+    def rewrite(folder: Path) -> None:
+        path = folder / ADAPTER_WEIGHTS
+        tensors = load_file(path)
+        up = {name: tensor for name, tensor in tensors.items() if ".lora_B." in name}
+        vectors = {_vector(name): torch.full((len(B),), 0.11) for name, B in up.items()}
+        save_file(change(tensors | vectors), path, metadata={"format": "pt"})
+        edit(folder / ADAPTER_CONFIG, use_dora=said)
+
+    return changed(rewrite)
+
+
+def _first(vector: Tensor, value: float) -> Tensor:
+    vector[0] = value
+    return vector
+
+
+def _vector(name: str) -> str:
+    return name.replace("lora_B.weight", "lora_magnitude_vector")
+
+
 def _one_target_more(folder: Path) -> None:
     """Name a linear, in the configuration and on the card, that carries no adapter."""
     named = ["q_proj", "v_proj", "down_proj", "o_proj"]
@@ -169,6 +193,13 @@ ATTACKS = (
     Attack("pair that does not fit", "adapter-tensors", _with(_B, lambda tensor: tensor[:, :3])),
     Attack("vector for a matrix", "adapter-tensors", _with(_A, torch.Tensor.flatten)),
     Attack("adapter of nothing", "adapter-tensors", with_header(lambda *_: ({}, b""))),
+    Attack("magnitudes of no DoRA", "magnitude-vector", _dora(said=False)),
+    Attack("DoRA without magnitudes", "magnitude-vector", with_config(use_dora=True)),
+    Attack("DoRA that lacks one linear's magnitudes", "magnitude-vector",
+           _dora(lambda tensors: {name: tensor for name, tensor in tensors.items() if name != _M})),
+    Attack("more magnitudes than outputs", "magnitude-vector", _dora(lambda tensors: tensors | {_M: torch.ones(99)})),
+    Attack("magnitudes without a pair", "adapter-tensors",
+           _dora(lambda tensors: {name: tensor for name, tensor in tensors.items() if name not in (_A, _B)})),
     Attack("float64", "tensor-dtype", with_tensors(lambda tensors: {k: v.double() for k, v in tensors.items()})),
     Attack("integers", "tensor-dtype", _with(_A, lambda tensor: tensor.int())),
     Attack("rank that is another", "tensor-rank",
@@ -177,6 +208,8 @@ ATTACKS = (
     Attack("name that is no linear", "targets", changed(_one_target_more)),
     Attack("layer that the base does not have", "unknown-linear", _unknown_linear),
     Attack("shapes of another base", "linear-shape", _wide),
+    Attack("NaN among magnitudes", "finite",
+           _dora(lambda tensors: tensors | {_M: torch.full_like(tensors[_M], torch.nan)})),
     Attack("NaN", "finite", _with(_A, _put(torch.nan))),
     Attack("infinity", "finite", _with(_B, _put(-torch.inf))),
     Attack("infinity in bfloat16", "finite", with_tensors(_bfloat_infinity)),
@@ -220,4 +253,10 @@ ATTACKS = (
            _features(torch.zeros(4, dtype=torch.int64), torch.triu(torch.ones(4, 4, dtype=torch.int64)), 10)),
     Attack("update a thousand times too large", "update-spectrum", with_tensors(_spike)),
     Attack("update that is large everywhere", "update-norm", with_tensors(_even)),
+    Attack("row of a huge length", "magnitude-size", _dora(lambda tensors: tensors | {_M: _first(tensors[_M], 100.0)})),
+    Attack("rows of a huge length", "magnitude-size", _dora(lambda tensors: tensors | {_M: 10 * torch.ones(32)})),
+    Attack("rows that are long beside the base's", "magnitude-size",
+           _dora(lambda tensors: tensors | {_M: 2 * torch.ones(32)}), weights_at_hand),
+    Attack("row of length zero", "magnitude-size", _dora(lambda tensors: tensors | {_M: _first(tensors[_M], 0.0)})),
+    Attack("rows turned round", "magnitude-size", _dora(lambda tensors: tensors | {_M: -tensors[_M]})),
 )  # fmt: skip

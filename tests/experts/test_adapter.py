@@ -12,6 +12,7 @@ from moehub.card import ADAPTER_WEIGHTS, read_card
 from moehub.errors import ExpertError
 from moehub.experts.adapter import _REFUSED, config_faults, read_adapter, read_config
 from moehub.experts.folder import Expert, open_expert, seal
+from tests.builders import tiny_base, tiny_expert
 from tests.world import World
 
 HARMLESS = {
@@ -27,7 +28,7 @@ HARMLESS = {
     # Only with use_qalora, which is refused.
     "qalora_group_size",
 }
-READ = {"r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "bias", "init_lora_weights"}
+READ = {"r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "use_dora", "bias", "init_lora_weights"}
 
 
 def changed(world: World, folder: Path, **config: object) -> Path:
@@ -88,6 +89,30 @@ def test_half_a_pair_is_no_adapter(world: World, tmp_path: Path, damage: str, se
     seal(folder, read_card(folder))
     with pytest.raises(ExpertError, match=sentence):
         read_adapter(open_expert(folder))
+
+
+def test_magnitudes_belong_to_dora_alone(tmp_path: Path) -> None:
+    """Each linear of a DoRA has as many as outputs, and a LoRA has none; they are checked as the matrices are."""
+    expert = tiny_expert(tmp_path / "law", tiny_base(tmp_path / "base"), use_dora=True)
+    opened, path = open_expert(expert), expert / ADAPTER_WEIGHTS
+    adapter, tensors = read_adapter(opened), load_file(path)
+    assert adapter.magnitudes.keys() == adapter.pairs.keys()
+    name = "base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector"
+    assert torch.equal(adapter.magnitudes["model.layers.0.mlp.down_proj"], tensors[name])
+    lacking = {other: tensor for other, tensor in tensors.items() if other != name}
+    for damaged, sentence in (
+        (lacking, r"lora_magnitude_vector of .*down_proj' in 'law' has the shape None, expected \(32,\) where .* True"),
+        (tensors | {name: torch.ones(31)}, r"has the shape \(31,\), expected \(32,\)"),
+        (tensors | {name: torch.full((32,), torch.inf)}, r"not finite in model.layers.0.mlp.down_proj \(1 linears"),
+    ):
+        save_file(damaged, path)
+        with pytest.raises(ExpertError, match=sentence):
+            read_adapter(opened)
+    save_file(tensors, path)
+    config = read_config(expert) | {"use_dora": False}
+    (expert / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ExpertError, match=r"has the shape \(32,\), expected None where use_dora is False"):
+        read_adapter(opened)
 
 
 def test_scales_follow_each_linears_own_rank_and_alpha(world: World, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_base_of_another_shape_is_named(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "sentence"),
     [
-        ({"use_dora": True}, "its use_dora = True cannot be part of a MoE (DoRA rescales the base's weights)"),
+        ({"use_qalora": True}, "its use_qalora = True cannot be part of a MoE (it pools its inputs)"),
         ({"bias": "all"}, "its bias = 'all' changes the base's biases"),
         ({"modules_to_save": ["lm_head"]}, "it replaces whole modules of the base"),
         ({"peft_type": "IA3"}, "it is a IA3 adapter, expected LORA"),

@@ -38,9 +38,10 @@ def make_small(
     null: bool = True,
     top_k: int = 2,
     retokenize: Callable[[Path], None] | None = None,
+    dora: bool = False,
     **changes: Any,
 ) -> Small:
-    """Merge two experts of ranks 4 and 6; `retokenize` may give the base another tokenizer."""
+    """Merge two experts of ranks 4 and 6, perhaps DoRAs; `retokenize` may give the base another tokenizer."""
     base = tiny_base(folder / "base", architecture=architecture, **changes)
     if retokenize is not None:
         retokenize(base)
@@ -48,6 +49,7 @@ def make_small(
     for name, text in texts.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
     lora: dict[str, Any] = {"fan_in_fan_out": True} if architecture == "gpt2" else {}
+    lora |= {"use_dora": True} if dora else {}
     experts = [
         tiny_expert(folder / name, base, name=name, rank=rank, targets=targets[at], text=texts[name], seed=rank, **lora)
         for at, (name, rank) in enumerate((("law", 4), ("code", 6)))

@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 from moehub import files
 from moehub.errors import MergeError
 from moehub.merge.exporting.adapters import METHODS, PRUNING, Experts, Mixture
+from moehub.merge.exporting.exporting import export, prepare
 from moehub.merge.load import load_parts
-from moehub.merge.merging import Recipe, prepare
+from moehub.merge.merging import Recipe
+from moehub.merge.merging import prepare as prepare_merge
 from tests.builders import tiny_expert
-from tests.merge.exporting.conftest import FFN, Small
+from tests.merge.exporting.conftest import FFN, Small, make_small
 from tests.world import CODE, LAW
 
 
@@ -25,7 +27,7 @@ def alike(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Small:
         tiny_expert(folder / name, small.base, name=name, text=text * 30, seed=seed, targets=targets, use_rslora=True)
         for seed, (name, text, targets) in enumerate([("law", LAW, FFN), ("v1.5", CODE, ("q_proj", "up_proj"))])
     ]
-    with prepare(Recipe(str(small.base), tuple(map(str, experts)))) as prepared:
+    with prepare_merge(Recipe(str(small.base), tuple(map(str, experts)))) as prepared:
         prepared.write(folder / "moe")
     return Small(folder, small.base, folder / "moe", {})
 
@@ -104,6 +106,19 @@ def test_what_cannot_be_mixed_is_refused(small: Small, mixture: Mixture, sentenc
     """Before anything is loaded."""
     with pytest.raises(MergeError, match=sentence):
         mixture.plan(small.parts)
+
+
+def test_dora_goes_as_an_adapter_of_its_own_only(tmp_path: Path) -> None:
+    """PEFT's files pass through and are the MoE sent to the expert; PEFT's ways to mix would lose what rescales."""
+    small = make_small(tmp_path / "small", dora=True)
+    report = export(prepare(str(small.moe), Experts(), base=None, texts={}), tmp_path / "out")
+    assert report.parity is not None
+    assert [one.name for one in report.parity] == ["code", "law"]
+    assert all(one.largest < 1e-4 for one in report.parity)
+    name = "adapter_model.safetensors"
+    assert files.sha256(tmp_path / "out" / "law" / name) == files.sha256(small.moe / "experts" / "law" / name)
+    with pytest.raises(MergeError, match="law is a DoRA expert, and PEFT merges plain LoRAs only"):
+        Mixture({"law": 0.5, "code": 0.5}, "cat").plan(small.parts)
 
 
 def test_other_ranks_get_peft_s_reason_and_a_cure(small: Small, tmp_path: Path) -> None:

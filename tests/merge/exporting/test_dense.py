@@ -38,11 +38,12 @@ def peft_merged(small: Small, expert: str) -> Any:
         return PeftModel.from_pretrained(model, str(small.moe / "experts" / expert)).merge_and_unload()
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 @pytest.mark.parametrize("architecture", TARGETS)
 @torch.no_grad()
-def test_it_equals_what_peft_merges(tmp_path: Path, architecture: str) -> None:
+def test_it_equals_what_peft_merges(tmp_path: Path, architecture: str, dora: bool) -> None:
     """Tensor by tensor within 1e-6, whatever the architecture; also where weights lie transposed."""
-    small = make_small(tmp_path, architecture=architecture, targets=(TARGETS[architecture],) * 2)
+    small = make_small(tmp_path, architecture=architecture, targets=(TARGETS[architecture],) * 2, dora=dora)
     exported = load_exported(export(small, Dense("code"), tmp_path / "out"))
     expected = peft_merged(small, "code").state_dict()
     assert exported.state_dict().keys() == expected.keys()

@@ -128,10 +128,11 @@ def _always(number: int) -> object:
     return forward
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
 @torch.no_grad()
-def test_one_expert_without_null_needs_no_gate_and_is_exact(tmp_path: Path) -> None:
+def test_one_expert_without_null_needs_no_gate_and_is_exact(tmp_path: Path, dora: bool) -> None:
     """Mixtral with one expert equals the MoE sent to it, with the gate that was written, and no text is asked for."""
-    small = make_small(tmp_path, null=False)
+    small = make_small(tmp_path, null=False, dora=dora)
     from moehub.merge.merging import prepare_change
 
     with prepare_change(small.moe, remove=["code"]) as change:
@@ -172,6 +173,16 @@ def test_attention_is_refused_by_default(attentive: Small) -> None:
     """Never silently."""
     with pytest.raises(MergeError, match=r"code change attention.*--attention average or --attention drop"):
         Mixtral(gate_texts=attentive.texts).plan(attentive.parts)
+
+
+def test_rescaled_attention_has_no_mean(tmp_path: Path) -> None:
+    """A DoRA's attention can be dropped, not averaged."""
+    small = make_small(tmp_path, targets=((*FFN, "q_proj"), FFN), null=False, dora=True)
+    with pytest.raises(MergeError, match="law rescale attention, as DoRA experts, and only low-rank updates are"):
+        Mixtral(attention="average", gate_texts=small.texts).plan(small.parts)
+    with pytest.raises(MergeError, match="experts share: add --attention drop, and look"):
+        Mixtral(gate_texts=small.texts).plan(small.parts)
+    Mixtral(attention="drop", gate_texts=small.texts).plan(small.parts)
 
 
 def test_an_expert_without_an_ffn_is_named(tmp_path: Path) -> None:

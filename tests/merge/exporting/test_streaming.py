@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moehub.errors import BaseModelError, MergeError
+from moehub.experts import dora
 from moehub.merge.exporting import fold, streaming
 from moehub.merge.exporting.fold import Update, Workbench, multiplies_bfloat16
 from moehub.merge.exporting.mapped import INDEX, mapped
@@ -124,6 +125,26 @@ def test_a_damaged_base_is_refused(weights: dict[str, torch.Tensor], tmp_path: P
         path.write_bytes(path.read_bytes()[:-9] if damage == "truncated" else b"\x10" + b"\0" * 7 + b"no json, really!")
     with pytest.raises(BaseModelError, match=r"model\.safetensors.*download the base again"):
         mapped(tmp_path / "base").__enter__()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("band", [16, 1 << 18])
+def test_rows_are_rescaled_and_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, transposed: bool, dtype: torch.dtype, band: int
+) -> None:
+    """A DoRA's weight has the lengths of rows that it says, in whatever bands and whichever way it lies."""
+    monkeypatch.setattr(fold, "BAND", band)
+    monkeypatch.setattr(dora, "_BAND", band)
+    weight, lengths = torch.randn(37, 11).to(dtype), torch.rand(11 if transposed else 37) + 0.5
+    pair = torch.randn(3, 37 if transposed else 11), torch.randn(11 if transposed else 37, 3), 0.5
+    update = Update((pair,), transposed, lengths)
+    rows = torch.cat([one.clone() for one in Workbench().bands(weight, update, dtype)])
+    made = weight.double().T if transposed else weight.double()
+    made = made + pair[2] * pair[1].double() @ pair[0].double()
+    made = made * (lengths.double() / made.norm(dim=1))[:, None]
+    slack = {torch.float32: 1e-5, torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]
+    torch.testing.assert_close(rows.double(), made.T if transposed else made, atol=1e-5, rtol=slack)
 
 
 def test_products_of_bfloat16_equal_those_of_float32() -> None:
