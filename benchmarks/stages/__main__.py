@@ -1,7 +1,7 @@
 """Train an expert through every stage with the public command, and print what the card says each was worth.
 
-`python -m benchmarks.stages --data medical.train.jsonl --base FOLDER [--work DIR]`; the part `packing` compares `sft` with a
-plain script of transformers and PEFT on the same text.
+`python -m benchmarks.stages --data medical.train.jsonl --base FOLDER [--work DIR]`; the part `packing` compares `sft`
+with a plain script of transformers and PEFT on the same text.
 """
 
 import json

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,3 +206,82 @@ def test_two_processes_train_one_expert(base_folder: Path, data: Path, tmp_path:
     assert stage["steps"] == -(-alone["rows"] // 4)
     assert result.stderr.count("training law: 0/") == 1
     assert open_expert(tmp_path / "law").card.name == "law"
+
+
+@pytest.fixture
+def better(tmp_path: Path) -> Path:
+    """Preferences."""
+    file = tmp_path / "better.jsonl"
+    records = [{"instruction": f"{n}+{n}?", "chosen": f"{2 * n}.", "rejected": f"no {n}"} for n in range(30)]
+    file.write_text("\n".join(map(json.dumps, records)))
+    return file
+
+
+def test_a_later_stage_starts_from_an_expert(base_folder: Path, data: Path, better: Path, tmp_path: Path) -> None:
+    """The table shows what each stage was worth; the shape is the start's."""
+    assert _run(base_folder, "--data", data, "--output", tmp_path / "one").exit_code == 0
+    options = ["--stage", "dpo", "--from", tmp_path / "one", "--data", better, "--output", tmp_path / "two"]
+    result = _run(base_folder, *options, settings=[part for part in SMALL if "rank" not in part])
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"pretrain: held-out loss +│ \d\.\d{4} → \d\.\d{4}", result.stdout)
+    assert re.search(r"dpo: held-out preference accuracy +│ [01]\.\d{4} → [01]\.\d{4}", result.stdout)
+    assert [stage.kind for stage in open_expert(tmp_path / "two").card.stages] == ["pretrain", "dpo"]
+
+
+def test_a_chain_runs_from_one_file(base_folder: Path, data: Path, better: Path, tmp_path: Path) -> None:
+    """Options of the command line are every stage's; files are relative to it."""
+    chain = tmp_path / "stages.yaml"
+    stages = [{"stage": "pretrain", "data": data.name}, {"stage": "reward", "data": better.name},
+              {"stage": "kto", "data": better.name, "batch_size": 4}]  # fmt: skip
+    chain.write_text(json.dumps({"stages": stages}))
+    result = _run(base_folder, "--config", chain, "--output", tmp_path / "law")
+    assert result.exit_code == 0, result.stderr
+    assert "stage 3 of 3: kto" in result.stderr
+    assert [stage.kind for stage in open_expert(tmp_path / "law").card.stages] == ["pretrain", "kto"]
+    assert open_expert(tmp_path / "law.reward").card.purpose == "reward"
+
+
+def test_a_reward_model_is_not_offered_to_publish(base_folder: Path, better: Path, tmp_path: Path) -> None:
+    """The table calls it what it is."""
+    result = _run(base_folder, "--stage", "reward", "--data", better, "--output", tmp_path / "rating")
+    assert result.exit_code == 0, result.stderr
+    assert "reward law on" in result.stdout
+    assert "moehub push" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "--data is missing"),
+        (["--data", "a.txt", "--from", "nowhere"], "--from 'nowhere' is no folder"),
+        (["--data", "a.txt", "--stage", "ppo"], "'ppo' is not one of"),
+        (["--data", "a.txt", "--method", "lokr"], "'lokr' is not one of"),
+        (["--data", "a.txt", "--stage", "rl", "--reward", "exact=much"], "a name and a number"),
+    ],
+)
+def test_options_that_make_no_training_are_bad_usage(
+    base_folder: Path, tmp_path: Path, options: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2 and one sentence."""
+    (tmp_path / "a.txt").write_text("some text")
+    monkeypatch.chdir(tmp_path)
+    result = _run(base_folder, *options, "--output", tmp_path / "law")
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+
+
+def test_stages_have_their_own_data(base_folder: Path, data: Path, tmp_path: Path) -> None:
+    """What belongs to one stage cannot be said of several."""
+    chain = tmp_path / "stages.yaml"
+    chain.write_text(json.dumps({"stages": [{"stage": "sft", "data": data.name}]}))
+    result = _run(base_folder, "--config", chain, "--data", data, "--output", tmp_path / "law")
+    assert (result.exit_code, "drop them" in result.stderr) == (2, True)
+
+
+def test_the_preview_knows_every_stage(base_folder: Path, better: Path, tmp_path: Path) -> None:
+    """Steps and examples, without loading a weight."""
+    options = ["--stage", "dpo", "--data", better, "--output", tmp_path / "x", "--dry-run", "--json"]
+    result = _run(base_folder, *options, settings=["context_length=64", "holdout=0.2", "batch_size=4"])
+    value = json.loads(result.stdout)
+    assert (value["kind"], value["examples"] + value["held_out"]) == ("dpo", 30)
+    assert value["steps"] == -(-value["examples"] // 4)
