@@ -24,10 +24,10 @@ too_long: skip
 save_every: 20
 seed: {seed}
 stages:
-  - {{stage: pretrain, data: pretrain.txt, max_steps: 80, learning_rate: 1e-3}}
-  - {{stage: sft, data: sft.jsonl, max_steps: 60, learning_rate: 1e-3, batch_size: 4}}
-  - {{stage: reward, data: preferences.jsonl, epochs: 3, learning_rate: 5e-4, batch_size: 16}}
-  - {{stage: dpo, data: preferences.jsonl, epochs: 2, learning_rate: 2e-4, batch_size: 16}}
+  - {{stage: pretrain, data: pretrain.txt, max_steps: 60, learning_rate: 2e-3, batch_size: 4}}
+  - {{stage: sft, data: sft.jsonl, max_steps: 40, learning_rate: 1e-3, batch_size: 4}}
+  - {{stage: reward, data: preferences.jsonl, epochs: 2, learning_rate: 1e-3, batch_size: 16}}
+  - {{stage: dpo, data: preferences.jsonl, epochs: 2, learning_rate: 3e-4, batch_size: 16}}
   - stage: rl
     data: prompts.jsonl
     rewards: {{reward-model: 1.0}}

@@ -13,7 +13,7 @@ from typing import Any
 
 SHARES = {"pretrain": 0.4, "sft": 0.25, "preferences": 0.2, "prompts": 0.15}
 """Of the questions."""
-_LONGEST = 700
+_LONGEST = 400
 """Characters of an answer in preferences: both have to fit into a context."""
 
 
