@@ -12,7 +12,7 @@ from typing import Any
 
 _SHOWN = 2
 """Characters of what was found that a report shows."""
-_SMALL = 32
+_SMALL = 64
 """A dotted quad of numbers below this is more likely a version than an address."""
 
 
@@ -80,7 +80,10 @@ def _is_address(text: str) -> bool:
     if max(values) > 255 or max(values) < _SMALL or values[-1] in (0, 255) or len(set(values)) == 1:
         return False
     counted = text.startswith("1.2.3.") or "123456789".startswith("".join(parts))
-    return not counted and text == ".".join(map(str, values)) and ipaddress.IPv4Address(text).is_global
+    if counted or text != ".".join(map(str, values)):
+        return False
+    address = ipaddress.IPv4Address(text)
+    return address.is_global and not address.is_multicast
 
 
 def _is_phone(text: str) -> bool:
@@ -112,10 +115,10 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 _CARDS = (
-    r"(?<![\d.,/-])(?:"
+    r"(?<![\w.,/-])(?:"
     r"(?:4\d{3}|5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720|6011|65\d\d|35[2-8]\d)(?:[ -]?\d{4}){3}"
     r"|3[47]\d\d[ -]?\d{6}[ -]?\d{5}|3(?:0[0-5]|[68]\d)\d[ -]?\d{6}[ -]?\d{4}"
-    r")(?![\d/-]|[.,]\d)"
+    r")(?![\w/-]|[.,]\d)"
 )
 _PHONES = (
     r"(?<![\w+./-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{2,5}\)?){2,6}|\(\d{3}\) ?\d{3}-\d{4}|[2-9]\d\d-[2-9]\d\d-\d{4}"

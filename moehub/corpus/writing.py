@@ -16,12 +16,12 @@ def check_place(output: Path, sources: Sequence[Path]) -> None:
     """Say before the work begins what would go wrong at its end.
 
     Raises:
-        ConfigError: the output's ending is none that is written, or it is one of the sources.
+        ConfigError: the output's ending is none that is written, or it is one of the sources, or of the other outputs.
     """
     if output.suffix not in ENDINGS:
         raise ConfigError(f"{output} has the ending {output.suffix!r}, expected one of {', '.join(ENDINGS)}")
     if any(output.resolve() == source.resolve() for source in sources):
-        raise ConfigError(f"{output} is both read and written: name another output")
+        raise ConfigError(f"{output} is named twice, expected a file of its own to write: name another")
 
 
 def write(output: Path, records: Sequence[Record]) -> None:
