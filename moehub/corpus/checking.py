@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from moehub import base as bases
-from moehub import chat
-from moehub.corpus import items, pii
+from moehub.corpus import items, pii, sizes
 from moehub.corpus.items import Item, Kind
 from moehub.corpus.leaks import LENGTH, Leaks, leaks_of
-from moehub.corpus.mixing import CHARACTERS_OF_A_TOKEN
 from moehub.corpus.words import fingerprint
 from moehub.errors import DataError
-from moehub.experts import records, tokens
-from moehub.experts.examples import Completion, Conversation, Practice, Preference, Rated, Task, Text
+from moehub.experts import records
 from moehub.experts.records import Record
 
 FAULTS = ("broken", "empty", "duplicate", "too_long", "private", "leaked")
@@ -166,7 +163,7 @@ class _Eyes:
         if item.form == "document":
             return
         try:
-            size = max(_tokens(self._tokenizer, one) for one in item.says)
+            size = sizes.tokens(self._tokenizer, item)
         except DataError as error:
             report.note("broken", item.record, str(error))
             return
@@ -183,38 +180,3 @@ def _limits(demands: Demands) -> tuple[Any, int | None]:
     found = bases.find(demands.base)
     context = demands.context
     return found.load_tokenizer(), bases.context_length(found.load_config()) if context is None else context
-
-
-def _tokens(tokenizer: Any, one: Practice) -> int:
-    """Return how many tokens the longest text has that a record makes a model read."""
-    return max(_size(tokenizer, prompt, answer) for prompt, answer in _texts(one))
-
-
-def _texts(one: Practice) -> list[tuple[Any, str | None]]:
-    """Return prompts and answers; what has no answer is whole."""
-    match one:
-        case Text():
-            return [(one.text, None)]
-        case Completion():
-            return [(one.prompt, one.completion)]
-        case Conversation():
-            return [(one.messages, None)]
-        case Preference():
-            return [(one.prompt, one.chosen), (one.prompt, one.rejected)]
-        case Rated():
-            return [(one.prompt, one.completion)]
-        case Task():
-            return [(one.prompt, None)]
-
-
-def _size(tokenizer: Any, prompt: Any, answer: str | None) -> int:
-    if isinstance(prompt, tuple):
-        turns = prompt if answer is None else (*prompt, chat.Message("assistant", answer))
-        if tokenizer is None:
-            return -(-sum(len(turn.content) for turn in turns) // CHARACTERS_OF_A_TOKEN)
-        rendered = chat.render(tokenizer, turns, answer=turns[-1].role != "assistant")
-        return len(tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
-    if tokenizer is None:
-        return -(-len(prompt + (answer or "")) // CHARACTERS_OF_A_TOKEN)
-    example = Text(prompt) if answer is None else Completion(prompt, answer)
-    return len(tokens.encode(tokenizer, [example])[0].ids)

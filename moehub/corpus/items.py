@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from moehub.chat import Message
+from moehub.chat import Prompt
 from moehub.errors import DataError, listed
 from moehub.experts import data, records
-from moehub.experts.examples import Completion, Conversation, Practice, Preference, Prompt, Rated, Task, Text
+from moehub.experts.examples import Completion, Conversation, Practice, Preference, Rated, Task, Text
 from moehub.experts.records import Record
 
 Kind: TypeAlias = Literal["text", "preference", "rated", "task"]
 KINDS: tuple[Kind, ...] = ("text", "preference", "rated", "task")
 """What is learned from: text or answers to imitate, pairs of answers, rated answers, prompts."""
+CHARACTERS_OF_A_TOKEN = 4
+"""An estimate, where no tokenizer is asked."""
 _MOST_FAULTS = 10
 
 
@@ -131,5 +133,5 @@ def _parts(one: Practice) -> list[str]:
             return _turns(one.prompt)
 
 
-def _turns(prompt: Prompt | tuple[Message, ...]) -> list[str]:
+def _turns(prompt: Prompt) -> list[str]:
     return [prompt] if isinstance(prompt, str) else [message.content for message in prompt]

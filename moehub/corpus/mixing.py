@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moehub.corpus import items, writing
-from moehub.corpus.items import Item
+from moehub.corpus.items import CHARACTERS_OF_A_TOKEN, Item
 from moehub.errors import ConfigError, DataError
-
-CHARACTERS_OF_A_TOKEN = 4
-"""An estimate, where no tokenizer is asked."""
 
 
 @dataclass(frozen=True)
