@@ -8,6 +8,7 @@ Shapes: N texts, P places of a signature, b bands.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ _MISSED = 0.005
 """Share of pairs at the threshold that may share no band."""
 _DEVIATIONS = 4
 """Candidates whose signatures put them this many standard deviations below the threshold are not compared."""
+_CHUNK = 1 << 14
+"""Pairs whose signatures are compared at a time."""
 _NEIGHBOURS = 32
 """Texts of one band that each is compared with, where all are grouped."""
 
@@ -54,11 +57,12 @@ class Seen:
         self.threshold = threshold
         self._rows = rows_of_a_band(threshold)
         self._count = 0
-        self._kept: dict[int, tuple[Sketches, int]] = {}
+        self._signatures = np.empty((0, PLACES), dtype=np.uint32)
+        self._kept: dict[int, NDArray[np.uint32]] = {}
         self._exact: dict[int, int] = {}
         self._first: dict[int, int] = {}
         self._further: dict[int, list[int]] = {}
-        self._late: list[tuple[int, Hashes]] = []
+        self._late: list[tuple[int, int, Hashes]] = []
 
     def add(self, text: str) -> bool:
         """Keep a text if it repeats none that was kept, and return whether it was kept."""
@@ -72,8 +76,7 @@ class Seen:
         """Do as `add_all`, of texts that were sketched already."""
         self._catch_up()
         keys = band_keys(sketches.signatures, self._rows)
-        numbers = range(self._count, self._count + len(keys))
-        self._count += len(keys)
+        numbers = self._numbers(sketches.signatures)
         found: list[Match | None] = [None] * len(keys)
         # What shares no band with any text needs no look-up now, and goes into the index when more texts come.
         alone = np.zeros(len(keys), dtype=bool) if self._first else ~_in_company(keys)
@@ -81,20 +84,31 @@ class Seen:
             bands = keys[row].tolist()
             found[row] = self._match(sketches, row, bands)
             if found[row] is None:
-                self._keep(numbers[row], sketches, row, bands)
+                self._kept[numbers[row]] = sketches.of(row)
+                self._note(numbers[row], int(sketches.digests[row]), bands)
         for row in np.flatnonzero(alone).tolist():
-            self._kept[numbers[row]] = (sketches, row)
-        self._late = [(numbers[row], keys[row]) for row in np.flatnonzero(alone).tolist()]
+            self._kept[numbers[row]] = sketches.of(row)
+            self._late.append((numbers[row], int(sketches.digests[row]), keys[row]))
         return found
 
+    def _numbers(self, signatures: NDArray[np.uint32]) -> range:
+        """Remember signatures, and return the numbers of their texts."""
+        numbers = range(self._count, self._count + len(signatures))
+        if numbers.stop > len(self._signatures):
+            larger = np.empty((max(numbers.stop, 2 * self._count), PLACES), dtype=np.uint32)
+            larger[: self._count] = self._signatures[: self._count]
+            self._signatures = larger
+        self._signatures[numbers.start : numbers.stop] = signatures
+        self._count = numbers.stop
+        return numbers
+
     def _catch_up(self) -> None:
-        for number, bands in self._late:
-            self._keep(number, *self._kept[number], bands.tolist())
+        for number, digest, bands in self._late:
+            self._note(number, digest, bands.tolist())
         self._late = []
 
-    def _keep(self, number: int, sketches: Sketches, row: int, bands: Sequence[int]) -> None:
-        self._kept[number] = (sketches, row)
-        self._exact.setdefault(int(sketches.digests[row]), number)
+    def _note(self, number: int, digest: int, bands: Sequence[int]) -> None:
+        self._exact.setdefault(digest, number)
         for band in bands:
             if band in self._first:
                 self._further.setdefault(band, []).append(number)
@@ -108,8 +122,7 @@ class Seen:
         candidates = {self._first[band] for band in bands if band in self._first}
         candidates.update(*(self._further[band] for band in bands if band in self._further))
         for candidate in self._likely(sorted(candidates), sketches.signatures[row]):
-            other, at = self._kept[candidate]
-            similarity = jaccard(sketches.of(row), other.of(at))
+            similarity = jaccard(sketches.of(row), self._kept[candidate])
             if similarity >= self.threshold:
                 return Match(candidate, similarity, exact=False)
         return None
@@ -117,9 +130,10 @@ class Seen:
     def _likely(self, candidates: Sequence[int], signature: NDArray[np.uint32]) -> list[int]:
         if len(candidates) < 4:
             return list(candidates)
-        theirs = np.stack([sketches.signatures[at] for sketches, at in map(self._kept.__getitem__, candidates)])
-        alike = (theirs == signature).mean(axis=1) >= _least_alike(self.threshold)
-        return [candidate for candidate, likely in zip(candidates, alike.tolist(), strict=True) if likely]
+        some = np.array(candidates)
+        alike = np.count_nonzero(self._signatures[some] == signature, axis=1) >= _least_alike(self.threshold)
+        likely: list[int] = some[alike].tolist()
+        return likely
 
 
 def groups(texts: Iterable[str], threshold: float = THRESHOLD) -> NDArray[np.int64]:
@@ -133,7 +147,7 @@ def groups(texts: Iterable[str], threshold: float = THRESHOLD) -> NDArray[np.int
     _, one, which = np.unique(sketches.digests, return_index=True, return_inverse=True)
     keys = band_keys(sketches.signatures[one], rows_of_a_band(threshold))
     leaders = list(range(len(one)))
-    for first, second in _pairs(keys):
+    for first, second in _likely_pairs(keys, sketches.signatures[one], _least_alike(threshold)):
         ends = _leader(leaders, first), _leader(leaders, second)
         if ends[0] != ends[1] and jaccard(sketches.of(int(one[first])), sketches.of(int(one[second]))) >= threshold:
             leaders[max(ends)] = min(ends)
@@ -173,7 +187,8 @@ def band_keys(signatures: NDArray[np.uint32], rows: int) -> Hashes:
 
 
 def _least_alike(threshold: float) -> float:
-    return threshold - _DEVIATIONS * float(np.sqrt(threshold * (1 - threshold) / PLACES))
+    """Return how many places of two signatures are equal at least, where the texts may be near-duplicates."""
+    return PLACES * threshold - _DEVIATIONS * math.sqrt(PLACES * threshold * (1 - threshold))
 
 
 def _in_company(keys: Hashes) -> NDArray[np.bool_]:
@@ -187,8 +202,17 @@ def _in_company(keys: Hashes) -> NDArray[np.bool_]:
     return found
 
 
-def _pairs(keys: Hashes) -> Iterator[tuple[int, int]]:
-    """Yield the pairs of texts that are neighbours in some band, each once."""
+def _likely_pairs(keys: Hashes, signatures: NDArray[np.uint32], least: float) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of texts that are neighbours in some band, and have enough equal places, each once."""
+    pairs = _pairs(keys)
+    for begin in range(0, len(pairs), _CHUNK):
+        first, second = pairs[begin : begin + _CHUNK] >> 32, pairs[begin : begin + _CHUNK] & 0xFFFFFFFF
+        alike = np.count_nonzero(signatures[first] == signatures[second], axis=1) >= least
+        yield from zip(first[alike].tolist(), second[alike].tolist(), strict=True)
+
+
+def _pairs(keys: Hashes) -> NDArray[np.int64]:
+    """Return the pairs of texts that are neighbours in some band, each once, two numbers of 32 bits in one."""
     found = [np.empty(0, dtype=np.int64)]
     for band in keys.T:
         order = np.argsort(band, kind="stable")
@@ -197,8 +221,7 @@ def _pairs(keys: Hashes) -> Iterator[tuple[int, int]]:
             if not same.any():
                 break
             found.append((order[:-offset][same] << 32) | order[offset:][same])
-    for pair in np.unique(np.concatenate(found)).tolist():
-        yield pair >> 32, pair & 0xFFFFFFFF
+    return np.unique(np.concatenate(found))
 
 
 def _leader(leaders: list[int], number: int) -> int:

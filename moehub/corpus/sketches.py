@@ -11,6 +11,7 @@ Shapes: N texts, W words and B bytes of a batch, S n-grams of all texts, P place
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -102,18 +103,32 @@ def _sketch(texts: Sequence[bytes]) -> Sketches:
 def _word_hashes(texts: Sequence[bytes]) -> tuple[Hashes, NDArray[np.int64]]:
     """Return the hash of every word [W], and how many each text has [N]."""
     content = np.frombuffer(b"\n".join([*texts, b""]), dtype=np.uint8)
-    values = _TABLE[content]
-    inside = values != 0
-    begins = np.flatnonzero(inside[1:] > inside[:-1]) + 1
-    if len(inside) and inside[0]:
-        begins = np.concatenate([[0], begins])
+    found = [_hashed(content[begin:end], begin) for begin, end in itertools.pairwise(_cuts(content))]
+    begins = np.concatenate([np.empty(0, dtype=np.int64), *(one for one, _ in found)])
     lasts = np.cumsum([len(text) + 1 for text in texts], dtype=np.int64)
     counts = np.diff(np.searchsorted(begins, lasts), prepend=0)
+    return np.concatenate([np.empty(0, dtype=np.uint64), *(hashes for _, hashes in found)]), counts
+
+
+def _cuts(content: NDArray[np.uint8]) -> list[int]:
+    """Return where to cut bytes [B] between words, so that no piece is much longer than a batch."""
+    cuts = [0]
+    white = np.flatnonzero((_TABLE == 0)[content]) if len(content) > 2 * _BATCH else np.empty(0, dtype=np.int64)
+    while len(content) - cuts[-1] > 2 * _BATCH:
+        cuts.append(int(white[np.searchsorted(white, cuts[-1] + _BATCH)]))  # The last byte is white.
+    return [*cuts, len(content)]
+
+
+def _hashed(content: NDArray[np.uint8], offset: int) -> tuple[NDArray[np.int64], Hashes]:
+    """Return where the words of bytes [B] begin, counted from `offset` before them, and their hashes [W]."""
+    values = _TABLE[content]
+    inside = values != 0
+    begins = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]]))
     if not len(begins):
-        return np.empty(0, dtype=np.uint64), counts
+        return begins, np.empty(0, dtype=np.uint64)
     values *= _powers(_M, len(values))
     words = np.add.reduceat(values, begins)
-    return _mixed(words * _powers(_BACK, len(values))[begins]), counts
+    return begins + offset, _mixed(words * _powers(_BACK, len(values))[begins])
 
 
 def _runs(hashes: Hashes, counts: NDArray[np.int64], length: int) -> tuple[Hashes, NDArray[np.int64]]:

@@ -49,6 +49,7 @@ def test_all_texts_at_once_are_as_each_by_itself(texts: list[str], length: int) 
 def test_a_text_is_sketched_the_same_whatever_stands_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """In another batch, and beside other texts."""
     texts = [text(number, 3 + 7 * number) for number in range(12)]
+    texts += ["long" * 200 + " and short", "\n" * 300, text(1) + " " + "long" * 200]
     together = sketch(texts)
     monkeypatch.setattr(sketches, "_BATCH", 100)
     apart = sketch(texts)
