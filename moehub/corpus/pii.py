@@ -6,7 +6,7 @@ nothing there. Numbers that are reserved for examples are left alone, as are add
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,10 @@ class Finding:
 
 def find(text: str) -> Iterator[Finding]:
     """Yield what looks private in a text, kind by kind."""
-    for kind, pattern, holds in _PATTERNS:
-        for match in pattern.finditer(text):
-            if holds(match.group()):
-                yield Finding(kind, match.group())
+    for needed, forms in _FORMS.items():
+        if needed.search(text):
+            for kind, pattern, holds in forms:
+                yield from (Finding(kind, match.group()) for match in pattern.finditer(text) if holds(match.group()))
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -124,24 +124,32 @@ _PHONES = (
     r"(?<![\w+./-])(?:\+[1-9]\d{0,2}(?:[ .-]?\(?\d{2,5}\)?){2,6}|\(\d{3}\) ?\d{3}-\d{4}|[2-9]\d\d-[2-9]\d\d-\d{4}"
     r"|(?<=(?i:tel[.:] |one: |bil: ))0[\d /-]{7,14}\d)(?![\w/-]|[.,]\d)"
 )
+_ADDRESSES = r"(?<![\w+.-])[a-z][a-z0-9+.-]{1,15}://[^\s:/@<>{}$]{1,64}:[^\s:/@<>{}$*]{6,64}@[\w.-]+"
 _TOKENS = (
     r"(?<![\w-])(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,}|glpat-[\w-]{20,}"
     r"|hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|[rs]k_live_[0-9A-Za-z]{20,}|xox[abprs]-[\w-]{10,}|AIza[\w-]{35}"
     r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])"
 )
-_PATTERNS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("e-mail", re.compile(r"(?<![\w.+-])\w[\w.+-]{0,63}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"), _is_mail),
-    ("phone", re.compile(_PHONES), _is_phone),
-    ("iban", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)"), iban),
-    ("card", re.compile(_CARDS), _is_card),
-    ("ipv4", re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)"), _is_address),
-    ("ssn", re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"), _holds),
-    ("secret", re.compile(_TOKENS), _is_secret),
-    ("secret", re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?=\s*[\w+/=:])"), _holds),
-    (
-        "secret",
-        re.compile(r"(?<![\w+.-])[a-z][a-z0-9+.-]{1,15}://[^\s:/@<>{}$]{1,64}:[^\s:/@<>{}$*]{6,64}@[\w.-]+"),
-        _is_secret,
+_FORMS: Mapping[re.Pattern[str], tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...]] = {
+    re.compile(r"@(?<=\S@)\w"): (
+        ("e-mail", re.compile(r"(?<![\w.+-])\w[\w.+-]{0,63}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])"), _is_mail),
+        ("secret", re.compile(_ADDRESSES), _is_secret),
     ),
-)
-KINDS = tuple(dict.fromkeys(kind for kind, _, _ in _PATTERNS))
+    re.compile(r"\d[\d .()/-]{5,}\d"): (
+        ("phone", re.compile(_PHONES), _is_phone),
+        ("card", re.compile(_CARDS), _is_card),
+        ("ipv4", re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)"), _is_address),
+        ("ssn", re.compile(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])"), _holds),
+    ),
+    re.compile(r"[A-Z]{2}\d\d"): (
+        ("iban", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)"), iban),
+    ),
+    re.compile("AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|k_live_|xox|AIza|eyJ"): (
+        ("secret", re.compile(_TOKENS), _is_secret),
+    ),
+    re.compile("-----BEGIN "): (
+        ("secret", re.compile(r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?=\s*[\w+/=:])"), _holds),
+    ),
+}
+"""What a text has to have, which is looked for quickly → forms with that in them."""
+KINDS = tuple(dict.fromkeys(kind for forms in _FORMS.values() for kind, _, _ in forms))
