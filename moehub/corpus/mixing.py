@@ -65,7 +65,7 @@ def mix(
 
     Weights are of records, with `tokens` of characters, four of which are taken for a token. Each draw goes to the
     source that is furthest behind its share. A source that is exhausted leaves the rest to the others; with `repeat` it
-    begins anew in another order. Without a number the mix ends where the first source is exhausted.
+    begins anew in another order. Without a number the mix ends at the turn of a source that is exhausted.
 
     Raises:
         DataError: a file cannot be read or has records that are none to learn from.
@@ -77,10 +77,10 @@ def mix(
     drawn: list[Item] = []
     done = 0
     while goal is None or done < goal:
-        flowing = [well for well in wells if repeat or not well.is_dry]
-        if not flowing or (goal is None and len(flowing) < len(wells)):
+        flowing = [well for well in wells if repeat or goal is None or not well.is_dry]
+        well = min(flowing, key=lambda one: one.given / one.asked, default=None)
+        if well is None or (well.is_dry and not repeat):
             break
-        well = min(flowing, key=lambda one: one.given / one.asked)
         drawn.append(well.draw())
         size = 1 if tokens is None else max(1, len(drawn[-1].text))
         well.given += size

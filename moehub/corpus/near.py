@@ -45,7 +45,7 @@ class Seen:
     """Texts that were kept, to tell which of the next repeats one of them.
 
     A text is compared with those that were kept, and kept if it repeats none; so the order decides what is kept. A kept
-    text takes about 3 KB.
+    text takes about 4 KB.
     """
 
     def __init__(self, threshold: float = THRESHOLD) -> None:

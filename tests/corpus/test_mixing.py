@@ -46,11 +46,13 @@ def test_equal_seeds_draw_equally(sources: list[Source]) -> None:
 
 
 def test_without_a_number_the_shares_decide(sources: list[Source]) -> None:
-    """It ends where the first source has no more."""
+    """It ends at the turn of a source that has no more."""
     mixed = mix(sources)
     law, prose = mixed.shares
-    assert (law.exhausted, law.drawn, prose.exhausted) == (True, 100, False)
+    assert (law.exhausted, law.drawn, prose.exhausted, prose.drawn) == (True, 100, False, 34)
     assert abs(law.reached - 0.75) < 0.01
+    turned = mix([Source("law", sources[0].files, 1), Source("prose", sources[1].files, 1)])
+    assert [(share.drawn, share.reached) for share in turned.shares] == [(41, 41 / 81), (40, 40 / 81)]
 
 
 def test_an_exhausted_source_leaves_the_rest_to_others(sources: list[Source]) -> None:

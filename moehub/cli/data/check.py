@@ -103,8 +103,8 @@ def _show(report: "Report", *, estimated: bool) -> None:
         table.add_row("longest example", f"{'about ' * estimated}{report.longest:,} tokens")
     for fault in FAULTS:
         table.add_row(_NAMES[fault], f"{report.faults[fault]:,}")
-    for kind, count in sorted(report.private.items()):
-        table.add_row(f"  {kind}", f"{count:,}")
+        for kind, count in sorted(report.private.items()) if fault == "private" else ():
+            table.add_row(f"  {kind}", f"{count:,}")
     table.add_row("without a fault", f"{len(report.clean):,}")
     results.print(table)
     for name, why in report.unreadable.items():

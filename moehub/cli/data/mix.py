@@ -38,8 +38,8 @@ def command(
     """Draw records from sources by their weights, in an order that the seed decides.
 
     A weight is 1 where none is given. A name that comes twice is one source of several files, with the weight that
-    it is given first. Without --records or --tokens the mix ends where the first source has no more. A token is taken
-    for four characters.
+    it is given first. Without --records or --tokens the mix ends at the turn of a source that has no more. A token is
+    taken for four characters.
 
     \b
     Examples:
