@@ -72,6 +72,13 @@ def test_a_crowd_of_templates_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(compared) < 120
 
 
+def test_all_who_share_a_band_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the first of them alone."""
+    monkeypatch.setattr(near, "band_keys", lambda rows, _: np.zeros((len(rows), 1), dtype=np.uint64))
+    texts = [text(1), text(2), changed(text(2), 1), text(3), changed(text(3), 1)]
+    assert [match and match.number for match in Seen().add_all(texts)] == [None, None, 1, None, 3]
+
+
 def test_blank_texts_repeat_each_other() -> None:
     """And nothing else."""
     seen = Seen()

@@ -47,8 +47,9 @@ def test_what_others_have_is_found() -> None:
     assert alike(mine[:0], theirs, 0.8).tolist() == []
 
 
-def test_candidates_that_share_a_band_are_all_looked_at() -> None:
+def test_candidates_that_share_a_band_are_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is alike may stand behind one that is not."""
+    monkeypatch.setattr(signatures, "band_keys", lambda rows, _: np.zeros((len(rows), 1), dtype=np.uint64))
     one = text(1, 100)
     crowd = [changed(one, 12, seed=number) for number in range(60)]
     assert alike(rows_of(one), rows_of(*crowd), 0.8).tolist() == [False]

@@ -38,6 +38,7 @@ def test_near_duplicates_stay_together(tmp_path: Path) -> None:
     sides = split([documents(tmp_path / "a.jsonl", some)], 0.2)
     assert (sides.groups, len(sides.test) % 6) == (40, 0)
     assert 0 < len(sides.test) < 120
+    assert texts(split([documents(tmp_path / "b.jsonl", some[::-1])], 0.2)) == texts(sides)
     loose = split([documents(tmp_path / "a.jsonl", some)], 0.2, apart=False)
     assert (loose.groups, len(loose.test) % 2) == (120, 0)
     assert {one.upper() for one in texts(loose)[1]} == {
