@@ -23,6 +23,7 @@ A prompt (of what follows) is `prompt`, a text as it stands or a list of message
 | `read_tasks`       | a prompt; every other field is kept for the rewards                                     |
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,7 @@ from moehub.experts.records import Record
 
 T = TypeVar("T")
 _MOST_FAULTS = 10
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def read(sources: Sequence[Path]) -> list[Example]:
@@ -260,6 +262,6 @@ def _string(record: Mapping[str, Any], name: str) -> str:
         raise DataError(f"has {name} = {str(value)[:40]!r}, expected a text")
     if not value.strip():
         raise DataError(f"has an empty {name}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and _HALF.search(value):
         raise DataError(f"has half a character (a lone surrogate) in {name}")
     return value

@@ -17,7 +17,7 @@ LEVELS = (
     {"router"},
     {"admission"},
     {"merge"},
-    {"models", "openers", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
+    {"models", "openers", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis", "corpus"},
     {"tuning"},
     {"federation"},
     {"hubserver"},
