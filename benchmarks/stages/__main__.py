@@ -15,8 +15,12 @@ import click
 
 from benchmarks.stages import material
 from benchmarks.stages.packing import compare
+from moehub import models
+from moehub.answering.answerer import Sampling
+from moehub.answering.local import Local
+from moehub.chat import Message
 
-_CHAIN = """\
+_SETTINGS = """\
 rank: 16
 context_length: 512
 holdout: 0.15
@@ -24,20 +28,25 @@ too_long: skip
 save_every: 20
 seed: {seed}
 stages:
-  - {{stage: pretrain, data: pretrain.txt, max_steps: 60, learning_rate: 2e-3, batch_size: 4}}
-  - {{stage: sft, data: sft.jsonl, max_steps: 40, learning_rate: 1e-3, batch_size: 4}}
-  - {{stage: reward, data: preferences.jsonl, epochs: 2, learning_rate: 1e-3, batch_size: 16}}
-  - {{stage: dpo, data: preferences.jsonl, epochs: 2, learning_rate: 3e-4, batch_size: 16}}
+"""
+_IMITATION = """\
+  - {stage: pretrain, data: pretrain.txt, max_steps: 60, learning_rate: 2e-3, batch_size: 4}
+  - {stage: sft, data: sft.jsonl, max_steps: 40, learning_rate: 1e-3, batch_size: 4}
+"""
+_JUDGEMENT = """\
+  - {stage: reward, data: preferences.jsonl, epochs: 1, learning_rate: 1e-3, batch_size: 16}
+  - {stage: dpo, data: preferences.jsonl, epochs: 1, learning_rate: 2e-4, batch_size: 16}
   - stage: rl
     data: prompts.jsonl
-    rewards: {{reward-model: 1.0}}
-    max_steps: 60
+    rewards: {reward-model: 1.0}
+    max_steps: 40
     learning_rate: 2e-4
     batch_size: 32
     generations: 8
-    max_new_tokens: 48
-    holdout_prompts: 64
+    max_new_tokens: 64
+    holdout_prompts: 100
 """
+_ANSWER = Sampling(max_new_tokens=64, temperature=1.0, seed=0)
 
 
 @click.command()
@@ -59,15 +68,42 @@ def main(data: Path, base: str, part: Sequence[str], seeds: int, turns: int, wor
 
 
 def _train(questions: Sequence[material.Question], base: str, folder: Path, seed: int) -> Path:
-    """Return the folder of the expert, and of the reward model beside it, trained through the public command."""
-    output = folder / "expert"
-    if not (output / "expert.json").is_file():
+    """Return the folder of the expert; its reward model stands beside it."""
+    imitating, output = folder / "imitating", folder / "expert"
+    if not (folder / "chosen.jsonl").is_file():
         print(f"seed {seed}: {material.write(questions, folder, seed=seed)}", flush=True)
-        (folder / "stages.yaml").write_text(_CHAIN.format(seed=seed), encoding="utf-8")
-        command = [sys.executable, "-m", "moehub", "train-expert", "--base", base, "--domain", "medical", "--resume"]
-        files = ["--config", str(folder / "stages.yaml"), "--output", str(output)]
-        subprocess.run([*command, *files], check=True)  # noqa: S603 (our own command)
+    if not (imitating / "expert.json").is_file():
+        _command(base, folder / "imitation.yaml", _SETTINGS.format(seed=seed) + _IMITATION, imitating)
+    if not (folder / "preferences.jsonl").is_file():
+        opened = models.open_model(str(imitating), base=base)
+        asked = Local(opened.model, opened.tokenizer, opened.name)
+        material.reject(folder / "chosen.jsonl", lambda texts: _answers(asked, texts), folder / "preferences.jsonl")
+    if not (output / "expert.json").is_file():
+        start = ["--from", str(imitating)]
+        _command(base, folder / "judgement.yaml", _SETTINGS.format(seed=seed) + _JUDGEMENT, output, *start)
     return output
+
+
+def _answers(asked: Local, texts: Sequence[str]) -> list[str]:
+    return [one.text for one in asked.answer([(Message("user", text),) for text in texts], _ANSWER)]
+
+
+def _command(base: str, chain: Path, stages: str, output: Path, *start: str) -> None:
+    """Train through the public command."""
+    chain.write_text(stages.replace("rank: 16\n", "") if start else stages, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "moehub",
+        "train-expert",
+        "--base",
+        base,
+        "--domain",
+        "medical",
+        "--resume",
+        *start,
+    ]
+    subprocess.run([*command, "--config", str(chain), "--output", str(output)], check=True)  # noqa: S603 (our own)
 
 
 def _show(output: Path) -> None:

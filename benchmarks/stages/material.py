@@ -1,12 +1,12 @@
 """Questions with their answers → what each stage learns from; no question is in two of them, nor in what is held out.
 
-Preferences need no person here: the chosen answer is the one that belongs to the question, the rejected one belongs to
-another question about as long.
+Preferences need no person here: the chosen answer is the one that a person gave, the rejected one is what the fine-tuned
+model says itself.
 """
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,11 @@ def read(file: Path) -> list[Question]:
 
 
 def write(questions: Sequence[Question], folder: Path, *, seed: int) -> dict[str, int]:
-    """Write a file for each of `SHARES` (that of `pretrain` as text), and return how many questions each has."""
+    """Write a file for each of `SHARES` (that of `pretrain` as text; of `preferences` what was chosen alone).
+
+    Returns:
+        How many questions each has.
+    """
     drawn = list(questions)
     random.Random(seed).shuffle(drawn)  # noqa: S311 (a split, no secret)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,16 +54,22 @@ def write(questions: Sequence[Question], folder: Path, *, seed: int) -> dict[str
     texts = [f"{one.question}\n\n{one.answer}" for one in parts["pretrain"]]
     (folder / "pretrain.txt").write_text("<|endoftext|>".join(texts), encoding="utf-8")
     _records(folder / "sft.jsonl", ({"instruction": one.question, "output": one.answer} for one in parts["sft"]))
-    _records(folder / "preferences.jsonl", _preferences(parts["preferences"]))
+    short = [one for one in parts["preferences"] if len(one.answer) <= _LONGEST]
+    _records(folder / "chosen.jsonl", ({"instruction": one.question, "chosen": one.answer} for one in short))
     _records(folder / "prompts.jsonl", ({"instruction": one.question} for one in parts["prompts"]))
     return {name: len(part) for name, part in parts.items()}
 
 
-def _preferences(part: Sequence[Question]) -> Iterator[dict[str, Any]]:
-    short = sorted((one for one in part if len(one.answer) <= _LONGEST), key=lambda one: len(one.answer))
-    for mine, other in zip(short, [*short[1:], *short[:1]], strict=True):
-        if mine.question != other.question and mine.answer != other.answer:
-            yield {"instruction": mine.question, "chosen": mine.answer, "rejected": other.answer}
+def reject(chosen: Path, answer: Callable[[Sequence[str]], list[str]], output: Path) -> None:
+    """Write preferences: those of the file `chosen`, each beside what `answer` makes of the question."""
+    records = [json.loads(line) for line in chosen.read_text(encoding="utf-8").splitlines()]
+    said = answer([record["instruction"] for record in records])
+    pairs = [
+        {**record, "rejected": text}
+        for record, text in zip(records, said, strict=True)
+        if text.strip() and text != record["chosen"]
+    ]
+    _records(output, iter(pairs))
 
 
 def _records(file: Path, records: Iterator[dict[str, Any]]) -> None:
