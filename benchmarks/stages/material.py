@@ -1,7 +1,7 @@
 """Questions with their answers → what each stage learns from; no question is in two of them, nor in what is held out.
 
-Preferences need no person here: the chosen answer is the one that a person gave, the rejected one is what the fine-tuned
-model says itself.
+Preferences need nobody who judges: the chosen answer is the one that a person gave, the rejected one is what the
+fine-tuned model says itself.
 """
 
 import json
