@@ -21,7 +21,7 @@ def run(code: str, line: Line, *, tested: bool) -> NoReturn:
         exec(compile(code, f"<{NAME}>", "exec"), module.__dict__)  # noqa: S102 (that is what a sandbox is for)
     except BaseException as error:  # noqa: BLE001 (SystemExit too: the code did not come to its end)
         _show(error)
-        message = {"fell": type(error).__name__}
+        message: dict[str, object] = {"fell": type(error).__name__}
     else:
         names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
         message = {"defines": {name: _coded(value, line) for name, value in names.items()} if tested else {}}

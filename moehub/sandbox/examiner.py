@@ -1,18 +1,19 @@
 """The process in which the tests run, apart from the code: what passes is decided and said here.
 
-A list of tests is run one after another in one namespace, and each text is one test. In a single text, every `assert` at
-its top, every function `test…` and every method `test…` of a `TestCase` is a test, and what stands between is run in order;
-a text without any is one test.
+A list of tests is run one after another in one namespace, and each text is one test. In a single text, every `assert`
+at its top, every function `test…` and every method `test…` of a `TestCase` is a test, and what stands between is run in
+order; a text without any is one test.
 """
 
 import ast
+import builtins
 import contextlib
-import inspect
+import functools
 import io
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from moehub.sandbox import candidate
@@ -22,6 +23,8 @@ NAME = "tests"
 Say = Callable[[dict[str, Any]], None]
 """Sends a message to the keeper."""
 _LONGEST = 500
+_TRUSTED = frozenset(dir(builtins)) | sys.stdlib_module_names
+"""Names by which tests judge; a code that defines them must not judge itself."""
 _CALLABLE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType)
 
 
@@ -33,7 +36,8 @@ def examine(tests: str | list[str], line: Line, say: Say) -> NoReturn:
             say({"memory": message["fell"] == "MemoryError"})
         else:
             say({"ran": True})
-            _run(tests, {name: line.decode(value) for name, value in message["defines"].items()}, say)
+            defined = {name: line.decode(value) for name, value in message["defines"].items()}
+            _run(tests, _seen(defined, tests), say)
     say({"end": True})
     os._exit(0)
 
@@ -49,6 +53,17 @@ def may(operation: str, thing: Any, attribute: Any) -> bool:
     return own or (operation == "call" and isinstance(thing, _CALLABLE)) or operation in {"next", "iter"}
 
 
+def _seen(defined: dict[str, Any], tests: str | list[str]) -> dict[str, Any]:
+    """Return the names of the code that the tests see: `abs` or `math` of its own only if nothing else is tested."""
+    used: set[str] = set()
+    for text in [tests] if isinstance(tests, str) else tests:
+        with contextlib.suppress(SyntaxError):
+            used |= {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    if not used & (defined.keys() - _TRUSTED):
+        return defined
+    return {name: value for name, value in defined.items() if name not in _TRUSTED or type(value) is types.ModuleType}
+
+
 def _run(tests: str | list[str], defined: dict[str, Any], say: Say) -> None:
     module = types.ModuleType(NAME)
     sys.modules[NAME] = module
@@ -61,7 +76,7 @@ def _run(tests: str | list[str], defined: dict[str, Any], say: Say) -> None:
         say({"test": False, "why": f"the tests are no Python: {error}"})
         return
     for tree, is_test in pieces:
-        why = _attempt(lambda tree=tree: _execute(tree, vars(module)), ast.unparse(tree))
+        why = _attempt(functools.partial(_execute, tree, vars(module)), ast.unparse(tree))
         if is_test or why is not None:
             _tell(why, say)
         if why is not None and not is_test:
@@ -71,7 +86,7 @@ def _run(tests: str | list[str], defined: dict[str, Any], say: Say) -> None:
             _tell(_attempt(function, name), say)
 
 
-def count(tests: str | list[str]) -> int:
+def count(tests: str | Sequence[str]) -> int:
     """Return how many tests there are."""
     if not isinstance(tests, str):
         return len(tests)
@@ -107,10 +122,9 @@ def _functions(names: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]
     for name, value in list(names.items()):
         if isinstance(value, type) and value.__module__ == NAME and _is_case(value):
             for method in sorted(one for one in dir(value) if one.startswith("test")):
-                yield f"{name}.{method}", lambda case=value, method=method: _run_case(case, method)
-        elif name.startswith("test") and isinstance(value, types.FunctionType):
-            if not inspect.signature(value).parameters:
-                yield name, value
+                yield f"{name}.{method}", functools.partial(_run_case, value, method)
+        elif name.startswith("test") and isinstance(value, types.FunctionType) and not value.__code__.co_argcount:
+            yield name, value
 
 
 def _is_case(kind: type) -> bool:

@@ -10,7 +10,7 @@ A message is four bytes of length and JSON. `{"do": operation, "on": thing, …}
 """
 
 import collections
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import importlib
@@ -53,11 +53,11 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {
     "slice": slice,
     "Decimal": decimal.Decimal,
     "Fraction": fractions.Fraction,
-    "date": datetime.date,
-    "time": datetime.time,
-    "datetime": datetime.datetime,
+    "date": dt.date,
+    "time": dt.time,
+    "datetime": dt.datetime,
     "deque": collections.deque,
-    "timedelta": datetime.timedelta,
+    "timedelta": dt.timedelta,
 }
 
 
@@ -84,12 +84,14 @@ class Line:
             GoneError: it ended.
             Exception: what was raised there.
         """
-        self.send({
-            "do": operation,
-            "on": number(on),
-            "args": [self.encode(value) for value in arguments],
-            "named": {name: self.encode(value) for name, value in named.items()},
-        })
+        self.send(
+            {
+                "do": operation,
+                "on": number(on),
+                "args": [self.encode(value) for value in arguments],
+                "named": {name: self.encode(value) for name, value in named.items()},
+            }
+        )
         answer = self.wait("is", "raised")
         if "raised" in answer:
             raise self.decode(answer["raised"])
@@ -152,8 +154,7 @@ class Line:
             arguments = [self.decode(value) for value in message["args"]]
             named = {name: self.decode(value) for name, value in message["named"].items()}
             attribute = arguments[0] if operation in {"get", "set", "del"} else ""
-            if not self.may(operation, thing, attribute):
-                raise PermissionError(f"the code may not {operation} {attribute}".rstrip())
+            self._demand(operation, thing, attribute)
             value = do(operation, thing, arguments, named)
             changed = {index: self.encode(one) for index, one in enumerate(arguments) if _is_mutable(one)}
             same = next((index for index, one in enumerate(arguments) if one is value and _is_mutable(one)), None)
@@ -164,7 +165,11 @@ class Line:
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is raised on the other side)
             return {"raised": self.encode(error)}
 
-    def encode(self, value: Any) -> Any:  # noqa: PLR0911, C901 (one for each kind of value)
+    def _demand(self, operation: str, thing: Any, attribute: str) -> None:
+        if not self.may(operation, thing, attribute):
+            raise PermissionError(f"the code may not {operation} {attribute}".rstrip())
+
+    def encode(self, value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 (one for each kind of value)
         """Return a value as JSON; the inverse, at the other end, is `decode`."""
         if value is None or type(value) in (bool, float, str):
             return value
@@ -251,7 +256,7 @@ class Line:
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, ImportError) as error:
             raise GoneError("what came is no value") from error
 
-    def _decoded(self, tag: str, *parts: Any) -> Any:  # noqa: PLR0911, C901 (one for each kind of value)
+    def _decoded(self, tag: str, *parts: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 (one for each kind of value)
         match tag:
             case "i":
                 return int(parts[0], 16)
@@ -260,18 +265,19 @@ class Line:
             case "ba":
                 return bytearray.fromhex(parts[0])
             case "l" | "t" | "s" | "f":
-                kind: Any = {"l": list, "t": tuple, "s": set, "f": frozenset}[tag]
-                return kind(self.decode(one) for one in parts[0])
+                holder: Any = {"l": list, "t": tuple, "s": set, "f": frozenset}[tag]
+                return holder(self.decode(one) for one in parts[0])
             case "n":
-                return collections.namedtuple(parts[0], parts[1])(*(self.decode(one) for one in parts[2]))
+                kind = collections.namedtuple(parts[0], parts[1])  # type: ignore[misc]  # noqa: PYI024 (fields that come)
+                return kind(*(self.decode(one) for one in parts[2]))
             case "d" | "dc":
                 pairs = {self.decode(key): self.decode(one) for key, one in parts[0]}
                 return pairs if tag == "d" else collections.Counter(pairs)
             case "x":
                 return _REBUILDERS[parts[0]](*(self.decode(one) for one in parts[1]))
             case "e":
-                kind, arguments = self._mirror(parts[0]), tuple(self.decode(one) for one in parts[1])
-                error = kind.__new__(kind, *arguments)
+                raised, arguments = self._mirror(parts[0]), tuple(self.decode(one) for one in parts[1])
+                error = raised.__new__(raised, *arguments)
                 error.args = arguments
                 return error
             case "E":
@@ -304,7 +310,9 @@ def _in_library(module: str) -> bool:
 
 
 def _referred(module: str, name: str) -> Any:
-    found = getattr(sys.modules.get(module) or importlib.import_module(module), name) if module in _BY_REFERENCE else None
+    found = (
+        getattr(sys.modules.get(module) or importlib.import_module(module), name) if module in _BY_REFERENCE else None
+    )
     if not isinstance(found, type | types.FunctionType | types.BuiltinFunctionType):
         raise TypeError(name)
     return found
@@ -334,7 +342,9 @@ def _renew(mine: Any, theirs: Any) -> Any:
         case bytearray():
             mine[:] = theirs
         case tuple():
-            return tuple(_renew(*pair) for pair in zip(mine, theirs, strict=True)) if len(mine) == len(theirs) else theirs
+            return (
+                tuple(_renew(*pair) for pair in zip(mine, theirs, strict=True)) if len(mine) == len(theirs) else theirs
+            )
         case _:
             return theirs
     return mine

@@ -1,9 +1,9 @@
 """The process that keeps strangers' code: it builds the walls once, then makes two processes for each trial.
 
-It is started with nothing of the environment, and imports the standard library alone. A trial comes on standard input as
-four bytes of length, a header in JSON (`limits`, lengths of `tests` and `code` in bytes), the tests and the code. The tests
-are read by the process that runs them, so that no process that the code runs in ever held them. The answer goes to
-standard output: four bytes of length, and JSON.
+It is started with nothing of the environment, and imports the standard library alone. A trial comes on standard input
+as four bytes of length, a header in JSON (`limits`, lengths of `tests` and `code` in bytes), the tests and the code.
+The tests are read by the process that runs them, so that no process that the code runs in ever held them. The answer
+goes to standard output: four bytes of length, and JSON.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _END = b'{"end": true}\n'
 
 
 def main(without: str = "") -> None:
-    """Build the walls without those that are named (separated by commas), and run trials until standard input closes."""
+    """Build the walls without those that are named (separated by commas), and run trials until the input closes."""
     try:
         built = walls.enter(frozenset(filter(None, without.split(","))))
     except MissingError as error:
@@ -78,7 +78,7 @@ def _tried(built: Walls) -> str | None:
         walls.confine(built, {"seconds": 5, "memory": 1 << 29, "disk": 1 << 20, "threads": 4})
     except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
         return f"what the walls are built of ({error})"
-    found = walls.holes(built)
+    found = walls.holes()
     return f"walls that hold: code could {', '.join(found)}" if found else None
 
 

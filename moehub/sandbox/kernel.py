@@ -41,7 +41,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """Mount something, as mount(2) does."""
+    """Put a file system, or another view of a folder or file, at a place."""
     arguments = (os.fsencode(source), os.fsencode(target), kind.encode() or None)
     checked(_libc.mount(*arguments, ctypes.c_ulong(flags), options.encode() or None), f"mount {target}")
 

@@ -31,7 +31,7 @@ class Remote:
     def __delattr__(self, name: str) -> None:
         ask(self, "del", name)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: D102 (its docstring would be looked up here)
         return ask(self, "call", *arguments, **named)
 
     def __eq__(self, other: object) -> Any:
@@ -87,6 +87,15 @@ _JUDGED: dict[str, Callable[..., Any]] = {
 _RETURNED = {"len": int, "bool": bool, "str": str, "repr": str, "hash": int, "int": int, "float": float, "index": int}
 
 
+def _awaited(thing: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(thing)
+
+
+_BY_NAME: dict[str, Callable[..., Any]] = {"get": getattr, "set": setattr, "del": delattr, "await": _awaited}
+
+
 def _passed_on(name: str) -> Callable[..., Any]:
     def method(self: Remote, *arguments: Any) -> Any:
         value = ask(self, name, *arguments)
@@ -126,20 +135,9 @@ async def awaiting(thing: Remote) -> Any:
 
 def do(operation: str, thing: Any, arguments: list[Any], named: dict[str, Any]) -> Any:
     """Do to a thing of this side what the other asks; `radd` and the like are `add` the other way round."""
-    match operation:
-        case "get":
-            return getattr(thing, *arguments)
-        case "set":
-            return setattr(thing, *arguments)
-        case "del":
-            return delattr(thing, *arguments)
-        case "call":
-            return thing(*arguments, **named)
-        case "await":
-            import asyncio
-
-            return asyncio.run(thing)
-    known = _PASSED_ON.get(operation) or _JUDGED.get(operation)
+    if operation == "call":
+        return thing(*arguments, **named)
+    known = _BY_NAME.get(operation) or _PASSED_ON.get(operation) or _JUDGED.get(operation)
     if known is not None:
         return known(thing, *arguments)
     return _PASSED_ON[operation[1:]](arguments[0], thing)

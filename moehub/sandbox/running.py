@@ -105,9 +105,11 @@ class Keeper:
             SandboxError: it refuses to run anything on this machine.
         """
         if sys.platform != "linux":
-            raise SandboxError(f"strangers' code is run on Linux alone, and this is {sys.platform}: use a Linux machine")
+            raise SandboxError(
+                f"strangers' code is run on Linux alone, and this is {sys.platform}: use a Linux machine"
+            )
         start = _START.format(parent=str(_HERE.parent), here=str(_HERE), without=without)
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 (our own command)
             [*command, "-I", "-S", "-B", "-X", "utf8", "-c", start],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             bufsize=0, start_new_session=True, env={}, cwd="/",
@@ -139,8 +141,8 @@ class Keeper:
         parts = json.dumps(tests).encode(), code.encode(errors="replace")
         header = json.dumps({
             "limits": {
-                "seconds": int(limits.seconds) + 1, "wall": limits.seconds, "memory": limits.memory, "disk": limits.disk,
-                "output": limits.output, "threads": limits.threads, "tested": bool(tests),
+                "seconds": int(limits.seconds) + 1, "wall": limits.seconds, "memory": limits.memory,
+                "disk": limits.disk, "output": limits.output, "threads": limits.threads, "tested": bool(tests),
             },
             "tests": len(parts[0]), "code": len(parts[1]),
         }).encode()  # fmt: skip
@@ -164,7 +166,9 @@ class Keeper:
             ready = poll.poll(max(0.0, ends - time.monotonic()) * 1000)
             part = os.read(stream.fileno(), length - len(found)) if ready else b""
             if not part:
-                raise SandboxError("the process that keeps strangers' code " + ("ended" if ready else "does not answer"))
+                raise SandboxError(
+                    "the process that keeps strangers' code " + ("ended" if ready else "does not answer")
+                )
             found += part
         return bytes(found)
 

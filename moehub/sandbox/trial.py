@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from moehub.errors import ConfigError, listed
 
 Tests: TypeAlias = str | Sequence[str]
-"""Python that tests the code (`moehub.sandbox.examiner` says what one test is), or a list of which each text is a test."""
+"""Python that tests the code (`moehub.sandbox.examiner` says what a test is), or a list, each text of which is one."""
 Status = Literal["passed", "failed", "timeout", "memory", "output", "refused"]
 _LEAST_MEMORY = 64 << 20
 

@@ -1,11 +1,11 @@
 """The walls around strangers' code: what a keeper builds once, and what each process that it starts is put behind.
 
-    enter()     namespaces of its own (user, mounts, processes, network, IPC, host name), a root that holds the standard
-                library and nothing else, and, where it was root, another user
+    enter()     namespaces of its own (user, mounts, processes, network, IPC, host name), a root that holds the
+                standard library and nothing else, and, where it was root, another user
     confine()   in each process: limits, Landlock, no capabilities, seccomp
 
-Each wall that the machine has is built. Without namespaces there is no folder to write to, Landlock keeps the files, and
-seccomp everything else.
+Each wall that the machine has is built. Without namespaces there is no folder to write to, Landlock keeps the files,
+and seccomp everything else.
 """
 
 import contextlib
@@ -225,17 +225,15 @@ def confine(walls: Walls, limits: Mapping[str, int]) -> None:
     seccomp.restrict(scratch=walls.scratch)
 
 
-def holes(walls: Walls) -> list[str]:
+def holes() -> list[str]:
     """Return what this process can do though it is confined: nothing, or the walls do not hold on this machine."""
     forbidden: dict[str, Callable[[], object]] = {
         "open a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
         "open a Unix socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
         "start a process": os.fork,
         "signal its parent": lambda: os.kill(os.getppid() or 1, 0),
-        "list the root" if not walls.scratch else "write into the root": (
-            lambda: os.open("/x", os.O_CREAT | os.O_WRONLY) if walls.scratch else os.listdir("/")
-        ),
-        "read other processes": lambda: os.listdir("/proc"),
+        "write into the root": lambda: os.open("/x", os.O_CREAT | os.O_WRONLY),
+        "read other processes": lambda: list(Path("/proc").iterdir()),
         "read the users' list": lambda: os.open("/etc/passwd", os.O_RDONLY),
     }
     return [name for name, attempt in forbidden.items() if _works(attempt)]

@@ -19,9 +19,16 @@ MODES = ("everything", "ordinary", "no landlock", "no namespaces")
 @cache
 def python() -> str | None:
     """Return a Python that every user can start, if there is one."""
-    for place in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
+    for place in ("/usr/bin/python3", "/usr/local/bin/python3", sys.executable):
         path = str(Path(place).resolve())
-        command = [*_as_ordinary(), path, "-I", "-S", "-c", "import sys, decimal, sysconfig; print(sys.version_info >= (3, 11))"]
+        command = [
+            *_as_ordinary(),
+            path,
+            "-I",
+            "-S",
+            "-c",
+            "import sys, decimal, sysconfig; print(sys.version_info >= (3, 11))",
+        ]
         if Path(path).exists() and subprocess.run(command, capture_output=True, check=False).stdout == b"True\n":
             return path
     return None
