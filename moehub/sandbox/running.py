@@ -55,14 +55,16 @@ def run(code: str, tests: Tests = (), *, limits: Limits | None = None) -> Outcom
     On a machine where network, files or processes cannot be kept, nothing is run and the outcome is `refused`.
     """
     limits = limits or Limits()
-    refused = Outcome("refused", "", "", 0.0, 0, examiner.count(tests) if tests else 0)
+    failed = Outcome("failed", "", "", 0.0, 0, examiner.count(tests) if tests else 0)
     if len(code.encode(errors="replace")) > _LONGEST_CODE:
-        return replace(refused, stderr=f"the code is longer than {_LONGEST_CODE >> 10} KiB")
+        return replace(failed, stderr=f"the code is longer than {_LONGEST_CODE >> 10} KiB")
     try:
         with _KEEPERS.one() as keeper:
             return keeper.run(code, tests, limits)
+    except EndedError as error:
+        return replace(failed, stderr=str(error))
     except SandboxError as error:
-        return replace(refused, stderr=str(error))
+        return replace(failed, status="refused", stderr=str(error))
 
 
 def run_many(
@@ -95,6 +97,10 @@ def close() -> None:
     _KEEPERS.close()
 
 
+class EndedError(SandboxError):
+    """A keeper ended, or does not answer; another one may."""
+
+
 class Keeper:
     """A process that runs one trial after another (`moehub.sandbox.keeper`)."""
 
@@ -116,9 +122,9 @@ class Keeper:
         )  # fmt: skip
         try:
             hello = self._answer(_TO_START)
-        except SandboxError:
+        except EndedError as error:
             self.end()
-            raise
+            raise SandboxError(f"strangers' code is not run on this machine: {error} when it is started") from error
         if "missing" in hello:
             self.end()
             raise SandboxError(f"strangers' code is not run on this machine, which lacks {hello['missing']}")
@@ -132,7 +138,7 @@ class Keeper:
         """Return what came of a trial.
 
         Raises:
-            SandboxError: the keeper ended; it is of no use any more.
+            EndedError: the keeper is of no use any more.
         """
         listed = tests if isinstance(tests, str) else list(tests)
         return _outcome(self._ask(code, listed, limits), examiner.count(listed) if listed else 0)
@@ -149,7 +155,7 @@ class Keeper:
         try:
             _file(self.process.stdin).write(b"".join((struct.pack("!I", len(header)), header, *parts)))
         except OSError as error:
-            raise SandboxError("the process that keeps strangers' code ended") from error
+            raise EndedError("the process that keeps strangers' code ended") from error
         return self._answer(limits.seconds + _GRACE)
 
     def _answer(self, seconds: float) -> dict[str, Any]:
@@ -193,6 +199,7 @@ class _Keepers:
         with self.lock:
             if self.process != os.getpid():
                 self.idle, self.process = [], os.getpid()
+            self.idle = [keeper for keeper in self.idle if keeper.process.poll() is None]
             keeper = self.idle.pop() if self.idle else None
         keeper = keeper or Keeper()
         try:

@@ -1,6 +1,7 @@
 """What passes is decided apart from the code: it cannot be forged, and honest code passes."""
 
 import textwrap
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -230,13 +231,17 @@ def test_nothing_runs_where_the_walls_cannot_be_built(monkeypatch: pytest.Monkey
 
 
 def test_a_keeper_that_was_ended_is_replaced() -> None:
-    """The trial is refused, and the next one works."""
+    """Before a trial without a trace; during one, the trial has failed."""
     sandbox.close()
     assert sandbox.run("pass").status == "passed"
     keepers = sandbox.running._KEEPERS
     keepers.idle[0].process.kill()
     keepers.idle[0].process.wait()
-    assert sandbox.run("pass").status == "refused"
+    assert sandbox.run("pass").status == "passed"
+    ending = threading.Timer(0.3, keepers.idle[0].process.kill)
+    ending.start()
+    outcome = sandbox.run("while True: pass")
+    assert (outcome.status, outcome.stderr) == ("failed", "the process that keeps strangers' code ended")
     assert sandbox.run("pass").status == "passed"
 
 
@@ -244,7 +249,7 @@ def test_limits_that_are_too_small_are_refused_together() -> None:
     """With what is expected."""
     with pytest.raises(ConfigError, match=r"(?s)seconds = 0, expected at least 0\.1.*memory = 1, expected at least"):
         Limits(seconds=0, memory=1)
-    assert sandbox.run("#" * (1 << 21)).status == "refused"
+    assert "longer than 1024 KiB" in sandbox.run("#" * (1 << 21)).stderr
 
 
 def test_what_protects_is_told() -> None:
