@@ -19,7 +19,7 @@ Expected: TypeAlias = "str | float | Sequence[str | float]"
 
 _FIGURES = r"(?:\d{1,3}(?:[,'  ]\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?P<sign>(?<![\w.)\]])[-+−])?\s*[$€£¥]?\s*(?:(?P<whole>\d+)\s+(?=\d+\s*/\s*\d))?"
+    rf"(?P<sign>(?<![\w.)\]])[-+−])? ?[$€£¥]? ?(?:(?P<whole>\d+)\s+(?=\d+\s*/\s*\d))?"
     rf"(?P<value>{_FIGURES})(?:\s*/\s*(?P<under>{_FIGURES}))?\s*(?P<percent>\\?%|percent\b|per cent\b)?"
 )
 _LATEX = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
@@ -59,7 +59,7 @@ def matches(answer: str, expected: Expected, *, tolerance: float = 0.0, anywhere
         found = numbers(final if marked else answer)
         return bool(found) and found[0 if marked else -1].equals(number, Fraction(tolerance))
     if re.fullmatch(r"\(?[A-Za-z]\)?\.?", wanted):
-        choice = _CHOICE.match(final)
+        choice = _CHOICE.match(" ".join(final.split()))
         return choice is not None and choice[1].casefold() == wanted.strip("().").casefold()
     goal = plain(wanted)
     if anywhere:
@@ -108,7 +108,8 @@ def numbers(text: str) -> list[Number]:
 
 def _prepared(text: str) -> str:
     plainer = re.sub(r"\\text\s*\{([^{}]*)\}|\\[,;!]|\\left|\\right", r"\1", text)
-    return _LATEX.sub(r"(\1/\2)", plainer).replace("(", " ").replace(")", " ").replace("\\$", "$").replace("**", "")
+    bare = _LATEX.sub(r"(\1/\2)", plainer).replace("(", " ").replace(")", " ").replace("\\$", "$").replace("**", "")
+    return " ".join(bare.split())  # one space at most: many would take the expressions long
 
 
 def _value(match: re.Match[str]) -> Number | None:

@@ -87,8 +87,7 @@ def test_tasks_are_checked_against_what_the_rewards_read() -> None:
     )
     check(weighted, [task(answer=4), task(tests="assert f() == 1"), task()])
     many = [task(answer=" ", tests=["assert ("], origin=f"b.jsonl:{line}") for line in range(8)]
-    with pytest.raises(DataError, match=r"(?s)b\.jsonl:7: the field 'answer'.*b\.jsonl:1: the field 'tests' is no Python.*"
-                                        r"and 6 more"):  # fmt: skip
+    with pytest.raises(DataError, match=r"(?s)jsonl:7: the field 'answer'.*:1: the field 'tests' is no Python.*6 more"):
         check(weighted, many)
     with pytest.raises(DataError, match="they have no fields beside the prompt"):
         check(weighted, [task()])
@@ -115,7 +114,9 @@ def test_a_judge_is_asked_about_prompt_and_answer() -> None:
     scored = combine(weighted, [task("Tea?"), task(turns)], ["Yes, please {}.", "No."])
     assert (scored.parts["polite"], shelf.opened) == ([0.9, 0.2], ["org/judge"])
     first, second = (asked[0].content for asked in shelf.judge.asked if isinstance(asked, tuple))
-    assert first.startswith("Tea?\n") and "Yes, please {}." in first and "Is it polite?\nReply with yes or no." in first
+    assert first.startswith("Tea?\n")
+    assert "Yes, please {}." in first
+    assert first.endswith("Is it polite?\nReply with yes or no.")
     assert second.startswith("System: Be kind.\n\nUser: Tea?\n")
 
 
