@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from moehub.errors import HubError, RouterError
+from moehub.errors import HubError, RouterError, SandboxError
 from moehub.hub import open_hub
 from moehub.router.backends import AUTO, BACKENDS, NATIVE, VARIABLE, choose, missing, native_lacks
 
@@ -34,7 +34,7 @@ class Finding:
     """One thing that was looked at."""
 
     topic: str
-    """`python`, `packages`, `devices`, `memory`, `disk`, `backends` or `hub`."""
+    """`python`, `packages`, `devices`, `memory`, `disk`, `backends`, `sandbox` or `hub`."""
     name: str
     """What was looked at."""
     found: str
@@ -49,7 +49,7 @@ class Finding:
 
 def diagnose(hub: str | None) -> list[Finding]:
     """Return everything that was found; the only machine that is asked is the hub, for a few seconds."""
-    return [*_python(), *_packages(), *_devices(), *_room(), *_backends(), *_hub(hub)]
+    return [*_python(), *_packages(), *_devices(), *_room(), *_backends(), *_sandbox(), *_hub(hub)]
 
 
 def _python() -> Iterator[Finding]:
@@ -155,6 +155,19 @@ def _chosen(device: "torch.device", dtype: "torch.dtype") -> Finding:
     except RouterError as error:
         return Finding("backends", name, str(error), fine=False, cure=f"change or unset {VARIABLE}")
     return Finding("backends", name, f"{chosen}: {reason}", fine=True)
+
+
+def _sandbox() -> Iterator[Finding]:
+    from moehub import sandbox
+
+    try:
+        walls = sandbox.protections()
+    except SandboxError as error:
+        cure = "optional: the reward `unit-tests` needs it (docs/sandbox.md)"
+        yield Finding("sandbox", "strangers' code", str(error), fine=True, cure=cure)
+        return
+    for wall in walls:
+        yield Finding("sandbox", wall.name, wall.found if wall.there else f"none: {wall.found}", fine=True)
 
 
 def _hub(location: str | None) -> Iterator[Finding]:

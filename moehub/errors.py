@@ -11,6 +11,7 @@
     ├── AdmissionError          an expert that the admission gate refuses
     ├── SigningError            a key that cannot be used, or a signature that does not hold
     ├── AnsweringError          a model that cannot answer or judge, or an endpoint that refuses
+    ├── SandboxError            strangers' code that cannot be run on this machine without danger
     ├── HubError                a hub that is missing, refuses, or serves something else than it promised
     └── FederationError         a federation or a node that cannot be started, resumed or finished
 
@@ -62,6 +63,10 @@ class SigningError(MoehubError):
 
 class AnsweringError(MoehubError):
     """A model that cannot answer or judge, or an endpoint that refuses."""
+
+
+class SandboxError(MoehubError):
+    """Code of strangers that cannot be run here without danger."""
 
 
 class HubError(MoehubError):

@@ -218,9 +218,10 @@ class ReinforceStage:
         """Return a reward as TRL calls it; several ask one after another, and each has its own curve."""
 
         def function(*, completions: Sequence[str], place: Sequence[int], **_: Any) -> list[float | None]:
-            return one.reward([self._training[index] for index in place], list(completions))
+            tasks = [self._training[index] for index in place]
+            return rewards.combine([one], tasks, completions).parts[one.label]
 
-        function.__name__ = one.reward.name.replace("/", "-")
+        function.__name__ = one.label.replace("/", "-")
         return function
 
 

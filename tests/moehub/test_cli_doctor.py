@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
-from moehub import diagnosis
+from moehub import diagnosis, sandbox
 from moehub.cli import main
 from moehub.diagnosis import Finding
+from moehub.errors import SandboxError
 from moehub.hub.folder import FolderHub
 from moehub.router.backends import BACKENDS, NATIVE, choose, triton
 from tests import loopback_hub
@@ -96,6 +97,22 @@ def test_what_auto_would_take_is_shown_with_its_reason(hub: FolderHub, monkeypat
     monkeypatch.setenv("MOEHUB_BACKEND", "fastest")
     found = findings("--hub", hub.root)
     assert (found["auto on cpu"].fine, found["auto on cpu"].cure) == (False, "change or unset MOEHUB_BACKEND")
+
+
+def test_the_walls_around_strangers_code_are_shown(hub: FolderHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are missing too; where nothing would be run, why."""
+    found = findings("--hub", hub.root)
+    walls = {one.name: one for one in sandbox.protections()}
+    assert {name: found[name].found for name in walls} == {
+        name: one.found if one.there else f"none: {one.found}" for name, one in walls.items()
+    }
+
+    def lack() -> None:
+        raise SandboxError("strangers' code is not run on this machine, which lacks seccomp")
+
+    monkeypatch.setattr(sandbox, "protections", lack)
+    told = findings("--hub", hub.root)["strangers' code"]
+    assert (told.found.endswith("lacks seccomp"), told.fine, "docs/sandbox.md" in str(told.cure)) == (True, True, True)
 
 
 def test_a_hub_that_is_not_there_is_shown_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ CHECKOUT = Path(__file__).parents[2]
 ROOMS = {"experts": "experts", "router": "router", "merge": "merge"}
 """Folder at the top → its place below `moehub`."""
 LEVELS = (
-    {"errors", "files", "tensorfile", "digests", "config", "console", "chat", "card", "base", "plots"},
+    {"errors", "files", "tensorfile", "digests", "config", "console", "chat", "card", "base", "plots", "sandbox"},
     {"answering", "hub", "signing"},
     {"experts"},
     {"router"},
