@@ -29,6 +29,7 @@ _NAMES = {
 }
 """What the trainers log → what it is called here."""
 _STATE = "trainer_state.json"
+_LATEST = 5
 _MOST_POINTS = 400
 """Of a curve that is kept: a page is not wider."""
 
@@ -62,6 +63,11 @@ class Curves:
             return
         for logs in state.get("log_history", ()):
             self.note(int(logs.get("step", 0)), logs)
+
+    def latest(self, name: str) -> float | None:
+        """Return the mean of a curve's last five values, None where there is no such curve."""
+        values = [value for _, value in self.values.get(name, ())[-_LATEST:]]
+        return sum(values) / len(values) if values else None
 
     def thinned(self) -> dict[str, list[tuple[int, float]]]:
         """Return each curve with at most 400 points, each the mean of its neighbours, rounded to 6 digits."""

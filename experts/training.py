@@ -86,16 +86,15 @@ def train(
             model = model.to(settings.device)
         made.prepare(model)
         model = adaptation.adapt(model, config, None if start is None else start.folder, task=made.task)
-        began = {key: tensor.clone() for key, tensor in adaptation.state(model).items()}
         before = _before(made, model, start) if settings.process_index == 0 else None
         curves = Curves()
         done = made.run(model, settings, title=f"training {name}", since=since, on_step=on_step, curves=curves)
         if settings.process_index == 0:
-            after = made.measure(model, start=began)
+            after = made.measure(model)
             text = _text_metrics(made, model, before, after, start)
             if after is None:
                 console.print("nothing was held out, so the card has no metrics: give more text, or a larger holdout")
-            trained = _stage_card(made, done, before, after, start)
+            trained = _stage_card(made, done, before, after, start, curves)
             card = Card(
                 name=name,
                 domain=domain,
@@ -211,11 +210,18 @@ def _text_metrics(
 
 
 def _stage_card(
-    made: Stage, done: Checkpoint, before: Measurement | None, after: Measurement | None, start: Expert | None
+    made: Stage,
+    done: Checkpoint,
+    before: Measurement | None,
+    after: Measurement | None,
+    start: Expert | None,
+    curves: Curves,
 ) -> StageCard:
     measured = None
     if before is not None and after is not None:
-        measured = Measured(after.metric, before.value, after.value, after.count, after.kl)
+        measured = Measured(
+            after.metric, before.value, after.value, after.count, curves.latest("kl") if made.kind == "rl" else None
+        )
     return StageCard(
         made.kind,
         tokens=done.tokens,

@@ -64,7 +64,7 @@ class Measured:
     count: int
     """What the numbers are means over: tokens of a loss, pairs of a preference, prompts of a reward."""
     kl: float | None = None
-    """Of a reward: how far the policy went from where it began, in nats per token of its own answers."""
+    """How far the policy was from where it began in the last steps, in nats per token of its own answers."""
 
 
 @dataclass(frozen=True)

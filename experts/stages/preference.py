@@ -112,7 +112,7 @@ class PreferenceStage:
     def prepare(self, model: Any) -> None:
         """Nothing depends on the model."""
 
-    def measure(self, model: Any, *, start: Any = None) -> Measurement | None:  # noqa: ARG002 (of rewards)
+    def measure(self, model: Any) -> Measurement | None:
         """Return how often the good answer is the likelier one, by the mean log p of its tokens.
 
         Of answers that were rated one by one, every good one is compared with every bad one.

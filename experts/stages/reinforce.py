@@ -7,11 +7,11 @@ critic: GRPO or RLOO, through TRL. It is held to where the stage began by a KL d
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -22,9 +22,7 @@ from moehub.errors import ConfigError, DataError, TrainingError
 from moehub.experts import adaptation, loop, rewards
 from moehub.experts.checkpoints import Checkpoint
 from moehub.experts.curves import Curves
-from moehub.experts.evaluation import likelihoods
 from moehub.experts.examples import Task, digest, split
-from moehub.experts.packing import Row
 from moehub.experts.rewards import Opener, Weighted
 from moehub.experts.stages import asked
 from moehub.experts.stages.library import Ours
@@ -34,7 +32,7 @@ from moehub.experts.tokens import Tokens
 from moehub.experts.watch import OnStep, Watch
 
 _STEPS = 5
-"""Of a running mean that a guard looks at: one step's number is noise."""
+"""Of a running median that a guard looks at: one step's number is noise."""
 
 
 class ReinforceStage:
@@ -152,34 +150,14 @@ class ReinforceStage:
     def prepare(self, model: Any) -> None:
         """Nothing depends on the model."""
 
-    def measure(self, model: Any, *, start: Mapping[str, Tensor] | None = None) -> Measurement | None:
-        """Return the mean reward of one sampled answer to each prompt that was held out.
-
-        With the adapter's tensors at the `start`, also how far the policy went from there: the mean over the tokens of
-        its own answers of log p − log p_start.
-        """
+    def measure(self, model: Any) -> Measurement | None:
+        """Return the mean reward of one sampled answer to each prompt that was held out."""
         if not self._held:
             return None
         sampling = Sampling(self.config.max_new_tokens, self.config.temperature, self.config.top_p, self.config.seed)
         answers = Local(model, self.tokenizer, "policy").answer(self._prompts(self._held), sampling)
-        texts = [answer.text for answer in answers]
-        scored = rewards.combine(self.rewards, self._held, texts)
-        mean = sum(scored.total) / len(scored.total)
-        kl = None if start is None else self._divergence(model, texts, start)
-        return Measurement("reward", mean, len(texts), kl)
-
-    def _divergence(self, model: Any, texts: Sequence[str], start: Mapping[str, Tensor]) -> float | None:
-        said = [(task.prompt, text, task.origin) for task, text in zip(self._held, texts, strict=True) if text.strip()]
-        rows: list[Row] = [one.row() for one in asked.answers(self.tokenizer, said)]
-        if not rows:
-            return None
-        sizes = [int((row.labels >= 0).sum()) for row in rows]
-        mine = likelihoods(model, rows)
-        here = {name: tensor.clone() for name, tensor in adaptation.state(model).items()}
-        adaptation.restore(model, start)
-        before = likelihoods(model, rows)
-        adaptation.restore(model, here)
-        return sum((a - b) * size for a, b, size in zip(mine, before, sizes, strict=True)) / sum(sizes)
+        scored = rewards.combine(self.rewards, self._held, [answer.text for answer in answers])
+        return Measurement("reward", sum(scored.total) / len(scored.total), len(answers))
 
     def text_loss(self, model: Any) -> tuple[float, int] | None:  # noqa: ARG002 (the stage's signature)
         """Return nothing: there is no text that the policy is to imitate."""
@@ -229,7 +207,7 @@ class Collapse:
     """Ends a training whose policy collapses: far from its start, sure of everything, or of runaway length."""
 
     def __init__(self, config: ReinforceConfig) -> None:
-        """Look at the mean of the latest steps, as `config` says."""
+        """Look at the median of the latest steps, as `config` says."""
         self.config = config
         self._latest: dict[str, deque[float]] = {}
         self._first_length: list[float] = []
@@ -245,8 +223,7 @@ class Collapse:
                 self._latest.setdefault(name, deque(maxlen=_STEPS)).append(values[name])
         if "length" in values and len(self._first_length) < _STEPS:
             self._first_length.append(values["length"])
-        means = {name: sum(found) / _STEPS for name, found in self._latest.items() if len(found) == _STEPS}
-        reason = self._reason(means)
+        reason = self._reason({name: median(found) for name, found in self._latest.items() if len(found) == _STEPS})
         if reason is not None:
             raise TrainingError(
                 f"the policy collapses: in the {_STEPS} steps up to step {step} {reason}. Lower learning_rate, raise "
@@ -254,18 +231,18 @@ class Collapse:
                 "goes on from the last one"
             )
 
-    def _reason(self, means: Mapping[str, float]) -> str | None:
+    def _reason(self, latest: Mapping[str, float]) -> str | None:
         config = self.config
-        if means.get("kl", 0.0) > config.max_kl:
-            return f"it is {means['kl']:.3g} nats per token from its start, above max_kl = {config.max_kl:g}"
-        if means.get("entropy", config.min_entropy) < config.min_entropy:
-            return f"its entropy is {means['entropy']:.3g} nats, below min_entropy = {config.min_entropy:g}"
-        if "length" not in means or not (first := sum(self._first_length) / len(self._first_length)):
+        if latest.get("kl", 0.0) > config.max_kl:
+            return f"it is {latest['kl']:.3g} nats per token from its start, above max_kl = {config.max_kl:g}"
+        if latest.get("entropy", config.min_entropy) < config.min_entropy:
+            return f"its entropy is {latest['entropy']:.3g} nats, below min_entropy = {config.min_entropy:g}"
+        if "length" not in latest or not (first := median(self._first_length)):
             return None
-        grown = means["length"] / first
+        grown = latest["length"] / first
         if not 1 / config.max_growth <= grown <= config.max_growth:
             return (
-                f"its answers are {means['length']:.4g} tokens long, {grown:.2g} times what they were, beyond "
+                f"its answers are {latest['length']:.4g} tokens long, {grown:.2g} times what they were, beyond "
                 f"max_growth = {config.max_growth:g}"
             )
         return None

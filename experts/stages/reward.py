@@ -94,7 +94,7 @@ class RewardStage:
     def prepare(self, model: Any) -> None:
         """Nothing depends on the model."""
 
-    def measure(self, model: Any, *, start: Any = None) -> Measurement | None:  # noqa: ARG002 (of rewards)
+    def measure(self, model: Any) -> Measurement | None:
         """Return how often the chosen answer is rated higher."""
         rewards = rate(model, [answer.row() for pair in self._held for answer in pair])
         pairs = list(zip(rewards[::2], rewards[1::2], strict=True))

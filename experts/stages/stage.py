@@ -23,8 +23,6 @@ class Measurement:
     value: float
     count: int
     """What the value is a mean over."""
-    kl: float | None = None
-    """Nats per token from where the policy began, where that was asked for."""
 
 
 class Stage(Protocol):
@@ -58,13 +56,8 @@ class Stage(Protocol):
     def prepare(self, model: Any) -> None:
         """Look at the base's model before it gets an adapter."""
 
-    def measure(self, model: Any, *, start: Any = None) -> Measurement | None:
-        """Return what the model is worth on what was held out, None where nothing was.
-
-        Args:
-            model: with its adapter.
-            start: the adapter's tensors before the training, where it is over.
-        """
+    def measure(self, model: Any) -> Measurement | None:
+        """Return what the model is worth on what was held out, None where nothing was."""
 
     def text_loss(self, model: Any) -> tuple[float, int] | None:
         """Return the loss on held-out text in nats per token and the number of those; None where there is no text."""

@@ -76,7 +76,7 @@ class TextStage:
         if self.config.method in adaptation.VIRTUAL or not keeps_apart(model):
             self.rows, self.held_out = self.material.rows(join=False)
 
-    def measure(self, model: Any, *, start: Any = None) -> Measurement | None:  # noqa: ARG002 (of rewards)
+    def measure(self, model: Any) -> Measurement | None:
         """Return the held-out loss."""
         loss = self.text_loss(model)
         return None if loss is None else Measurement("loss", *loss)
