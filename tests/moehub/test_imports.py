@@ -11,13 +11,29 @@ CHECKOUT = Path(__file__).parents[2]
 ROOMS = {"experts": "experts", "router": "router", "merge": "merge"}
 """Folder at the top → its place below `moehub`."""
 LEVELS = (
-    {"errors", "files", "tensorfile", "digests", "config", "console", "chat", "card", "base", "plots", "sandbox"},
+    {
+        "errors",
+        "files",
+        "tensorfile",
+        "digests",
+        "config",
+        "console",
+        "chat",
+        "card",
+        "base",
+        "ledger",
+        "plots",
+        "sandbox",
+    },
     {"answering", "hub", "signing"},
     {"experts"},
     {"router"},
     {"admission"},
     {"merge"},
-    {"models", "openers", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis", "corpus"},
+    {
+        *{"models", "openers", "evaluation", "attribution", "generation", "palette", "inspection", "diagnosis"},
+        *{"judging", "corpus"},
+    },
     {"tuning"},
     {"federation"},
     {"hubserver"},

@@ -1,0 +1,110 @@
+"""Options of commands that ask models, here or behind an endpoint."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moehub.cli import options
+
+if TYPE_CHECKING:
+    from moehub.answering.meter import Meter
+    from moehub.judging.opening import Access
+
+Command = Callable[..., Any]
+_OPTIONS = (
+    click.option("--base", help="Where the base of experts and MoEs is, if not where they say."),
+    options.backend,
+    click.option(
+        "--api-key",
+        "api_keys",
+        multiple=True,
+        metavar="HOST=VARIABLE",
+        help="The environment variable that holds the key of a host, as api.example.org=MY_KEY. Repeat it.",
+    ),
+    click.option(
+        "--concurrency",
+        default=8,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Requests to an endpoint that are open at once.",
+    ),
+    click.option(
+        "--votes",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Answers to draw for a yes or no where an endpoint shows no probabilities; 0: that is an error.",
+    ),
+    click.option("--price-in", type=click.FloatRange(min=0), help="Price of a million tokens that are read."),
+    click.option("--price-out", type=click.FloatRange(min=0), help="Price of a million tokens that are written."),
+)
+_SAMPLING = (
+    click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1)),
+    click.option(
+        "--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0), help="0: most probable."
+    ),
+    click.option("--top-p", default=1.0, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True)),
+)
+
+
+def asking(command: Command) -> Command:
+    """Give a command the options of `access`."""
+    return _with(command, _OPTIONS)
+
+
+def answering(command: Command) -> Command:
+    """Give a command the options of how answers are written."""
+    return _with(command, _SAMPLING)
+
+
+def _with(command: Command, given: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(given):
+        command = option(command)
+    return command
+
+
+def access(
+    *,
+    base: str | None,
+    backend: str,
+    api_keys: tuple[str, ...],
+    concurrency: int,
+    votes: int,
+    price_in: float | None,
+    price_out: float | None,
+) -> "Access":
+    """Return how models are opened, from the options of `asking`.
+
+    Raises:
+        click.UsageError: a key is no HOST=VARIABLE.
+    """
+    from moehub.answering.endpoint import Manners
+    from moehub.answering.meter import Price
+    from moehub.judging.opening import Access
+
+    priced = price_in is not None or price_out is not None
+    return Access(
+        base=base,
+        backend=backend,
+        keys=dict(_key(one) for one in api_keys),
+        manners=Manners(concurrency=concurrency, votes=votes),
+        price=Price(price_in or 0.0, price_out or 0.0) if priced else None,
+    )
+
+
+def _key(given: str) -> tuple[str, str]:
+    host, equals, variable = given.partition("=")
+    if not equals or not host or not variable.isidentifier():
+        # What stands there may be the key itself: it is not repeated.
+        raise click.UsageError(
+            "--api-key is no HOST=VARIABLE, as in --api-key api.example.org=MY_KEY: name the environment variable that "
+            "holds the key, and never the key itself"
+        )
+    return host, variable
+
+
+def cost(who: str, meter: "Meter") -> str:
+    """Return what asking a model cost, as a line."""
+    note = f"; {meter.undecided:,} questions were answered with neither yes nor no" if meter.undecided else ""
+    return f"{who}: {meter}{note}"
