@@ -7,6 +7,7 @@ project) is left alone.
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class Endpoint:
         self.meter = meter or Meter()
         key = _key(self.url, key_variable)
         self._client = _client(self.url, key, self.manners)
+        # Connections are closed with the last reference, so that nobody has to remember to.
+        weakref.finalize(self, self._client.close)
         self._headers = _headers(key)
         self._limit_name = "max_tokens"
         self._shows = True

@@ -20,7 +20,8 @@ _OPTIONS = (
         "api_keys",
         multiple=True,
         metavar="HOST=VARIABLE",
-        help="The environment variable that holds the key of a host, as api.example.org=MY_KEY. Repeat it.",
+        help="The environment variable that holds the key of a host, as api.example.org=MY_KEY. Repeat it. "
+        "MOEHUB_API_KEYS names them for a whole shell.",
     ),
     click.option(
         "--concurrency",
@@ -77,31 +78,20 @@ def access(
     """Return how models are opened, from the options of `asking`.
 
     Raises:
-        click.UsageError: a key is no HOST=VARIABLE.
+        ConfigError: a key is no HOST=VARIABLE.
     """
     from moehub.answering.endpoint import Manners
     from moehub.answering.meter import Price
-    from moehub.judging.opening import Access
+    from moehub.judging import opening
 
     priced = price_in is not None or price_out is not None
-    return Access(
+    return opening.Access(
         base=base,
         backend=backend,
-        keys=dict(_key(one) for one in api_keys),
+        keys={**opening.named_keys(), **dict(opening.key(one) for one in api_keys)},
         manners=Manners(concurrency=concurrency, votes=votes),
         price=Price(price_in or 0.0, price_out or 0.0) if priced else None,
     )
-
-
-def _key(given: str) -> tuple[str, str]:
-    host, equals, variable = given.partition("=")
-    if not equals or not host or not variable.isidentifier():
-        # What stands there may be the key itself: it is not repeated.
-        raise click.UsageError(
-            "--api-key is no HOST=VARIABLE, as in --api-key api.example.org=MY_KEY: name the environment variable that "
-            "holds the key, and never the key itself"
-        )
-    return host, variable
 
 
 def cost(who: str, meter: "Meter") -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moehub.cli import answerers, options
+from moehub.cli import answerers, options, place
 from moehub.console import console, progress, results
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every record with what was said of it, as JSON lines; a run that was killed goes on.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the file at --output, once the new one is finished.")
 @answerers.asking
 @options.as_json
 def command(
@@ -41,6 +42,7 @@ def command(
     judges: tuple[str, ...],
     question: str | None,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -60,8 +62,10 @@ def command(
     from moehub.judging import opening, scoring, subjects
 
     way = answerers.access(**given)
+    if output is not None:
+        place.new(output, overwrite=overwrite)
     found = subjects.read(sources)
-    kept = ledger.Ledger(None if output is None else output.with_name(output.name + ".partial"))
+    kept = ledger.Ledger(None if output is None else place.partial(output))
     with progress("judging", len(found) * len(judges)) as advance:
         said, meters = scoring.judge(
             found,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moehub.answering.answerer import Answerer, Prompt
-from moehub.chat import Message
+from moehub.answering.answerer import Answerer
+from moehub.chat import Message, Prompt
 
 Winner = Literal["a", "b", "tie"]
 _ONE = """\

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from moehub.answering.answerer import Prompt
+from moehub.chat import Prompt
 
 
 def turns(prompt: Prompt) -> str | list[dict[str, str]]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from moehub.chat import Prompt
 from moehub.errors import DataError, listed
 from moehub.experts import data, records
-from moehub.experts.examples import Conversation, Prompt
+from moehub.experts.examples import Conversation
 from moehub.experts.records import Record
 from moehub.judging import prompts
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moehub.answering.answerer import GREEDY, Answer, Prompt, Sampling
+from moehub.answering.answerer import GREEDY, Answer, Sampling
 from moehub.answering.meter import Meter
+from moehub.chat import Prompt
 
 Believes = Callable[[str], float]
 _FIRST = re.compile(r"<first-answer>\n(.*)\n</first-answer>", re.DOTALL)

@@ -39,6 +39,19 @@ def test_an_address_names_its_model_behind_a_hash(monkeypatch: pytest.MonkeyPatc
         assert "authorization" not in server.headers[1]
 
 
+def test_a_whole_shell_may_name_the_keys_of_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their variables; who writes the key itself there is told so, and it is not repeated."""
+    monkeypatch.setenv("MY_KEY", "hidden")
+    with speaking() as server:
+        monkeypatch.setenv("MOEHUB_API_KEYS", f"a.example.org=OTHER {server.url.split('/')[2]}=MY_KEY")
+        open_answerer(f"{server.url}#small").answer(["x"])
+        assert server.headers[0]["authorization"] == "Bearer hidden"
+    monkeypatch.setenv("MOEHUB_API_KEYS", "sk-secret")
+    with pytest.raises(ConfigError, match="HOST=VARIABLE") as caught:
+        open_answerer("http://127.0.0.1:1/v1#small")
+    assert "sk-secret" not in str(caught.value)
+
+
 def test_an_address_without_a_model_is_refused() -> None:
     """The sentence shows how to name one."""
     with pytest.raises(ConfigError, match=r"http://host/v1#model"):

@@ -60,6 +60,8 @@ def test_a_run_that_broke_off_goes_on(run: Run, tmp_path: Path) -> None:
         server.asked.clear()
         assert run(*command).exit_code == 0
         assert len(server.asked) == 4
+        assert run(*command).exit_code == 2
+        assert run(*command, "--overwrite").exit_code == 0
     assert len(output.read_text().splitlines()) == 20
 
 
