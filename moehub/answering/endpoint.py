@@ -171,8 +171,10 @@ class Endpoint:
         return reply
 
     def _send(self, prompt: Prompt, sampling: Sampling, *, listed: bool) -> Any:
-        options: dict[str, Any] = {"model": self.model, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        options: dict[str, Any] = {"model": self.model, "temperature": sampling.temperature}
         options["extra_headers"] = self._headers
+        if sampling.top_p < 1:
+            options["top_p"] = sampling.top_p
         if sampling.seed is not None:
             options["seed"] = sampling.seed
         if isinstance(prompt, str):
