@@ -30,15 +30,15 @@ _OPTIONS = (
         type=click.IntRange(min=1),
         help="Requests to an endpoint that are open at once.",
     ),
-    click.option(
-        "--votes",
-        default=0,
-        show_default=True,
-        type=click.IntRange(min=0),
-        help="Answers to draw for a yes or no where an endpoint shows no probabilities; 0: that is an error.",
-    ),
     click.option("--price-in", type=click.FloatRange(min=0), help="Price of a million tokens that are read."),
     click.option("--price-out", type=click.FloatRange(min=0), help="Price of a million tokens that are written."),
+)
+_VOTES = click.option(
+    "--votes",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Answers to draw for a yes or no where an endpoint shows no probabilities; 0: that is an error.",
 )
 _SAMPLING = (
     click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1)),
@@ -52,6 +52,11 @@ _SAMPLING = (
 def asking(command: Command) -> Command:
     """Give a command the options of `access`."""
     return _with(command, _OPTIONS)
+
+
+def judging(command: Command) -> Command:
+    """Give a command the options of `access`, and how a judge is asked."""
+    return asking(_VOTES(command))
 
 
 def answering(command: Command) -> Command:
@@ -71,11 +76,11 @@ def access(
     backend: str,
     api_keys: tuple[str, ...],
     concurrency: int,
-    votes: int,
+    votes: int = 0,
     price_in: float | None,
     price_out: float | None,
 ) -> "Access":
-    """Return how models are opened, from the options of `asking`.
+    """Return how models are opened, from the options of `asking` or `judging`.
 
     Raises:
         ConfigError: a key is no HOST=VARIABLE.

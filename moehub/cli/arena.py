@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 )
 @answerers.answering
 @click.option("--seed", default=0, show_default=True, type=int, help="Of sampled answers, and of the intervals.")
-@answerers.asking
+@answerers.judging
 @click.option("--dry-run", is_flag=True, help="Say how much would be asked, ask nothing.")
 @options.as_json
 def command(

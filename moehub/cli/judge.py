@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Write every record with what was said of it, as JSON lines; a run that was killed goes on.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file at --output, once the new one is finished.")
-@answerers.asking
+@answerers.judging
 @options.as_json
 def command(
     *,
