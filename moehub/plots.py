@@ -143,6 +143,39 @@ def curve(panel: "Axes", points: Sequence[tuple[float, float]], *, title: str) -
     panel.set_xlabel("step")
 
 
+def dots(
+    panel: "Axes",
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    *,
+    title: str,
+    form: str = "{:.2f}",
+) -> None:
+    """Draw one dot for each name, the first on top, on the line of its interval, with its value above.
+
+    Args:
+        panel: where.
+        names: what the dots stand for.
+        values: where they are.
+        intervals: lower and upper end of each.
+        title: what is measured, with its unit.
+        form: how a value is written.
+    """
+    places = range(len(names))
+    panel.hlines(places, [low for low, _ in intervals], [high for _, high in intervals], color=BLUE, linewidth=1.4)
+    panel.plot(values, places, "o", color=BLUE, markersize=5)
+    for place, value in zip(places, values, strict=True):
+        panel.annotate(form.format(value), (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    panel.set_yticks(places, [_short(name) for name in names])
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_title(title)
+    panel.grid(visible=False, axis="y")
+    panel.tick_params(axis="y", length=0)
+    panel.spines["left"].set_visible(False)
+    panel.margins(x=0.1)
+
+
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 

@@ -7,6 +7,7 @@ project) is left alone.
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class Endpoint:
         self.meter = meter or Meter()
         key = _key(self.url, key_variable)
         self._client = _client(self.url, key, self.manners)
+        # Connections are closed with the last reference, so that nobody has to remember to.
+        weakref.finalize(self, self._client.close)
         self._headers = _headers(key)
         self._limit_name = "max_tokens"
         self._shows = True
@@ -168,8 +171,10 @@ class Endpoint:
         return reply
 
     def _send(self, prompt: Prompt, sampling: Sampling, *, listed: bool) -> Any:
-        options: dict[str, Any] = {"model": self.model, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        options: dict[str, Any] = {"model": self.model, "temperature": sampling.temperature}
         options["extra_headers"] = self._headers
+        if sampling.top_p < 1:
+            options["top_p"] = sampling.top_p
         if sampling.seed is not None:
             options["seed"] = sampling.seed
         if isinstance(prompt, str):

@@ -1,6 +1,7 @@
 """What asking a model cost: requests, tokens, and money where a price is known."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,11 @@ class Meter:
             self.completion_tokens += completion_tokens
             self.undecided += undecided
 
+    def spent(self, since: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Return what was counted, or how much more it is than at another time; `count` takes it back in."""
+        names = ("requests", "prompt_tokens", "completion_tokens", "undecided")
+        return {name: getattr(self, name) - (since or {}).get(name, 0) for name in names}
+
     @property
     def cost(self) -> float | None:
         """What it cost in the price's currency; None where no price is known."""
@@ -56,13 +62,7 @@ class Meter:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, the cost too, as JSON has it."""
-        return {
-            "requests": self.requests,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "undecided": self.undecided,
-            "cost": self.cost,
-        }
+        return {**self.spent(), "cost": self.cost}
 
     def __str__(self) -> str:
         tokens = f"{self.prompt_tokens:,} tokens read and {self.completion_tokens:,} written"

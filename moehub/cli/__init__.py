@@ -27,6 +27,8 @@ COMMANDS = {
     "tune-router": ("moehub.cli.tune_router", "Train a MoE's gate on text, alone or with others."),
     "eval": ("moehub.cli.eval", "Measure loss and routing of a base, an expert or a MoE."),
     "report": ("moehub.cli.report", "Say what each expert is worth to a MoE."),
+    "judge": ("moehub.cli.judge", "Judge answers with models, and say how far they agree."),
+    "arena": ("moehub.cli.arena", "Rate models by comparing their answers."),
     "generate": ("moehub.cli.generate", "Write text, and show which expert each token went to."),
     "export": ("moehub.cli.export", "Turn a MoE into Mixtral, PEFT adapters, one model or GGUF."),
     "inspect": ("moehub.cli.inspect", "Say what an expert or a MoE folder is."),

@@ -34,6 +34,8 @@ class Speaker:
     """Probabilities of first tokens; None: the server shows none."""
     refusals: list[int] = field(default_factory=list)
     """Statuses of the next answers, which are refused."""
+    fails_after: int | None = None
+    """How many requests are answered before all are refused as wrong."""
     renamed: bool = False
     """Whether `max_tokens` is refused, as newer models of OpenAI do."""
     counts: bool = True
@@ -55,6 +57,8 @@ class Speaker:
         self.most_open = max(self.most_open, self.open)
         await asyncio.sleep(self.seconds)
         self.open -= 1
+        if self.fails_after is not None and len(self.asked) > self.fails_after:
+            return _refusal(400, "broken")
         if self.refusals:
             return _refusal(self.refusals.pop(0), "not now")
         if self.renamed and "max_tokens" in asked:

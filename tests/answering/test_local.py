@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from moehub import chat
 from moehub.answering.answerer import Answerer, Sampling
@@ -174,6 +176,13 @@ def test_words_that_are_one_token_go_before_their_first_letters() -> None:
     """` Yes` and ` No` whole; the letter Y, which begins much else, is left out."""
     tokenizer = Cut(" Yes", " No")
     assert find(tokenizer, "Assistant:") == YesNo((tokenizer.id(" Yes"),), (tokenizer.id(" No"),))
+
+
+def test_words_whose_blank_is_part_of_them_are_found() -> None:
+    """As sentencepiece has them; a word that melts into the prompt is passed over."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "▁Answer:": 1, "▁Yes": 2, "▁No": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    assert find(PreTrainedTokenizerFast(tokenizer_object=words), "Answer:") == YesNo((2,), (3,))
 
 
 def test_first_letters_tell_yes_from_no_where_no_word_is_whole() -> None:

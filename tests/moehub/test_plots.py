@@ -79,3 +79,18 @@ def test_a_missing_library_is_named_with_its_cure(tmp_path: Path, monkeypatch: p
     with pytest.raises(ConfigError, match=r"needs matplotlib, which is not installed .*pip install 'moehub\[plot\]'"):
         draw(tmp_path / "figure.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dots_stand_on_their_intervals(tmp_path: Path) -> None:
+    """Names and values are written, and equal figures are equal bytes."""
+    for name in ("one.svg", "two.svg"):
+        with plots.figure(tmp_path / name, title="t", size=(4, 2)) as panels:
+            plots.dots(
+                panels[0], ["x", "y"], [1034.0, 966.0], [(1001.0, 1070.0), (930.0, 999.0)], title="r", form="{:.0f}"
+            )
+            low, high = panels[0].get_xlim()
+            assert low < 930
+            assert high > 1070
+    drawn = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert "1034" in drawn
+    assert drawn == (tmp_path / "two.svg").read_text(encoding="utf-8")

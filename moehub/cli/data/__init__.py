@@ -9,13 +9,17 @@ COMMANDS = {
     "dedup": ("moehub.cli.data.dedup", "Leave out what repeats another record, here or at others."),
     "mix": ("moehub.cli.data.mix", "Draw one file out of several, each with its share."),
     "split": ("moehub.cli.data.split", "Part records into those to train on and those to test with."),
+    "synth": ("moehub.cli.data.synth", "Have a model write records, beginning with seeds."),
+    "preferences": ("moehub.cli.data.preferences", "Have two answers written to each prompt, and judged."),
 }
 """Name → the module that holds the command as `command`, and the line that `moehub data --help` shows."""
 
 
 @click.group("data", cls=Lazy, modules=COMMANDS)
 def command() -> None:
-    """Look after text before it is learned from. Nothing leaves this machine.
+    """Look after text before it is learned from.
+
+    Nothing leaves this machine, unless synth or preferences are given the address of a server.
 
     Files are .txt, .jsonl, .json or .parquet, as `moehub train-expert` reads them; - is standard input. Records keep
     all of their fields.
