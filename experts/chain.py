@@ -30,6 +30,7 @@ from moehub.experts import checkpoints
 from moehub.experts.examples import Practice, digest
 from moehub.experts.folder import Expert, open_expert
 from moehub.experts.publication import check_place
+from moehub.experts.rewards import Opener
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import kinds
 from moehub.experts.stages.settings import ReinforceConfig
@@ -103,7 +104,7 @@ def train_all(
     *,
     name: str | None = None,
     start: Expert | None = None,
-    opener: Any = None,
+    opener: Opener | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_step: OnStep | None = None,

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from moehub import base as bases
 from moehub.card import check_name
@@ -12,6 +11,7 @@ from moehub.experts.examples import Practice
 from moehub.experts.folder import Expert
 from moehub.experts.packing import IGNORED, Row
 from moehub.experts.publication import check_place
+from moehub.experts.rewards import Opener
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import kinds
 from moehub.experts.stages.text import TextStage
@@ -50,7 +50,7 @@ def preview(
     stage: str = kinds.AUTO,
     name: str | None = None,
     start: Expert | None = None,
-    opener: Any = None,
+    opener: Opener | None = None,
     overwrite: bool = False,
 ) -> Preview:
     """Return what `train` with these arguments would do; the base's weights are not loaded, nothing is written.
@@ -66,7 +66,7 @@ def preview(
     with adaptation.quiet():
         longest = bases.context_length(base.load_config())
         made = kinds.make(stage, base.load_tokenizer(), examples, config, longest=longest, opener=opener)
-        rows, held_out = made.material.rows() if isinstance(made, TextStage) else ([], [])
+        rows, held_out = (made.rows, made.held_out) if isinstance(made, TextStage) else ([], [])
         settings = made.arguments(checkpoints.working_folder(output))
     return Preview(
         kind=made.kind,

@@ -20,6 +20,7 @@ from moehub.experts.curves import Curves
 from moehub.experts.examples import Practice, digest
 from moehub.experts.folder import Expert, open_expert
 from moehub.experts.publication import check_place, publish, versions
+from moehub.experts.rewards import Opener
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import kinds
 from moehub.experts.stages.stage import Measurement, Stage
@@ -39,7 +40,7 @@ def train(
     stage: str = kinds.AUTO,
     name: str | None = None,
     start: Expert | None = None,
-    opener: Any = None,
+    opener: Opener | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_step: OnStep | None = None,
@@ -75,7 +76,7 @@ def train(
     with adaptation.quiet():
         tokenizer = base.load_tokenizer()
         longest = bases.context_length(base.load_config())
-        made: Stage = kinds.make(stage, tokenizer, examples, config, longest=longest, opener=opener)
+        made = kinds.make(stage, tokenizer, examples, config, longest=longest, opener=opener)
         folder = checkpoints.working_folder(output)
         settings = made.arguments(folder)
         since = _begin(base, examples, made, settings, start, resume=resume)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from moehub.chat import Message
-from moehub.experts.examples import Prompt, Task
+from moehub.chat import Message, Prompt
+from moehub.experts.examples import Task
 
 Scores: TypeAlias = list[float | None]
 """One value for each answer; None where a reward says nothing about a task."""

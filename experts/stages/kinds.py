@@ -8,8 +8,10 @@ from typing import Any
 from moehub.errors import ConfigError
 from moehub.experts import data
 from moehub.experts.examples import Practice, Preference, Rated, Task
+from moehub.experts.rewards import Opener
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages.settings import PreferenceConfig, ReinforceConfig, RewardConfig
+from moehub.experts.stages.stage import Stage
 
 AUTO = "auto"
 """Documents are pretrained on, and anything else fine-tuned on."""
@@ -51,8 +53,14 @@ def find(name: str) -> Kind:
 
 
 def make(
-    name: str, tokenizer: Any, practice: Sequence[Any], config: TrainConfig, *, longest: int, opener: Any = None
-) -> Any:
+    name: str,
+    tokenizer: Any,
+    practice: Sequence[Any],
+    config: TrainConfig,
+    *,
+    longest: int,
+    opener: Opener | None = None,
+) -> Stage:
     """Return the stage `name` with its material ready.
 
     Args:
@@ -84,6 +92,8 @@ def make(
         case ReinforceConfig():
             from moehub.experts.stages.reinforce import ReinforceStage
 
+            if opener is None:
+                raise ConfigError("stage rl takes an opener, which opens the models that rewards ask: give one")
             tasks: list[Task] = list(practice)
             return ReinforceStage(tokenizer, tasks, config, longest=longest, opener=opener)
         case _:

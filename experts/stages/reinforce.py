@@ -48,7 +48,7 @@ class ReinforceStage:
         config: ReinforceConfig,
         *,
         longest: int,
-        opener: Opener | None,
+        opener: Opener,
     ) -> None:
         """Make the prompts and the rewards ready.
 

@@ -1,6 +1,5 @@
 """The settings of each stage: those of every training, and its own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,7 +52,7 @@ class ReinforceConfig(TrainConfig):
     """Share of the prompts that is not trained on but measured on."""
     holdout_prompts: int = 64
     """Most prompts that are measured on."""
-    rewards: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    rewards: dict[str, Any] = field(default_factory=dict, hash=False)
     """Name → weight, or name → `weight` and the reward's own settings (docs/rewards.md)."""
     algorithm: Literal["grpo", "rloo"] = "grpo"
     """What the advantage of an answer is: its reward less the group's mean, over the group's deviation (GRPO, Shao et

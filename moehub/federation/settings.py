@@ -99,6 +99,9 @@ class FederationConfig:
                 f"train.private = {self.train.private:g}, expected 0: the nodes' counts are added, and their noise "
                 "would be too; suppress_below is what protects them"
             )
+        for name, only in (("method", "lora"), ("quantize", "none")):
+            if (value := getattr(self.train, name)) != only:
+                faults.append(f"train.{name} = {value!r}, expected {only!r}: that is what can be aggregated")
         for domain in self.domains:
             try:
                 check_name("domain", domain)

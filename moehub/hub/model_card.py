@@ -19,6 +19,7 @@ from moehub.card import ADAPTER_WEIGHTS, CURVES_PLOT, REWARD, BasePin, Card, Fed
 from moehub.errors import ConfigError
 
 EXPERT_TAG = "moehub-expert"
+REWARD_TAG = "moehub-reward-model"
 MOE_TAG = "moehub-moe"
 _ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
@@ -165,8 +166,12 @@ def _expert_matter(card: Card) -> dict[str, Any]:
         "library_name": "peft",
         **_base_model([card.base.reference], "adapter"),
         **_license({card.license}),
-        "pipeline_tag": "text-generation",
-        "tags": ["lora", EXPERT_TAG, f"domain:{card.domain}"],
+        "pipeline_tag": "text-classification" if card.purpose == REWARD else "text-generation",
+        "tags": [
+            card.method if card.method in _METHODS else "peft",
+            REWARD_TAG if card.purpose == REWARD else EXPERT_TAG,
+            f"domain:{card.domain}",
+        ],
         **({"model-index": [_results(card, card.metrics)]} if card.metrics else {}),
         "moehub": dataclasses.asdict(summary),
     }

@@ -285,3 +285,18 @@ def test_the_preview_knows_every_stage(base_folder: Path, better: Path, tmp_path
     value = json.loads(result.stdout)
     assert (value["kind"], value["examples"] + value["held_out"]) == ("dpo", 30)
     assert value["steps"] == -(-value["examples"] // 4)
+
+
+def test_a_policy_is_rewarded_by_name(base_folder: Path, tmp_path: Path) -> None:
+    """Options and settings say the same; the table shows the reward before and after."""
+    file = tmp_path / "sums.jsonl"
+    file.write_text("\n".join(json.dumps({"instruction": f"{n}+{n}?", "answer": 2 * n}) for n in range(30)))
+    small = ["batch_size=8", "generations=4", "max_new_tokens=8", "max_steps=2", "context_length=64"]
+    options = ["--stage", "rl", "--data", file, "--reward", "exact=0.5", "--output"]
+    result = _run(base_folder, *options, tmp_path / "one", settings=small)
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"rl: held-out reward +│ \d\.\d{4} → \d\.\d{4}, -?\d\.\d{4} ", result.stdout)
+    again = _run(base_folder, *options[:4], "--output", tmp_path / "other",
+                 settings=[*small, "rewards={exact: 0.5}"])  # fmt: skip
+    assert again.exit_code == 0, again.stderr
+    assert same(tmp_path / "one", tmp_path / "other")

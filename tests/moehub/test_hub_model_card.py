@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
-from moehub.card import BasePin, Federated, Privacy
+from moehub.card import BasePin, Federated, Measured, Privacy, Stage
 from moehub.hub.model_card import Summary, read_summary, render_expert, render_moe, with_front_matter
 from tests.published import PIN, paper_card
 
@@ -155,3 +155,34 @@ def test_equal_cards_give_equal_bytes() -> None:
     """No date and no machine goes into a model card."""
     card = paper_card()
     assert render_expert(card) == render_expert(dataclasses.replace(card))
+
+
+def test_a_reward_model_is_not_listed_as_an_expert() -> None:
+    """It has a tag of its own, says what it is for, and how to use it."""
+    readme = render_expert(paper_card(purpose="reward", metrics=None))
+    front = matter(readme)
+    assert (front["pipeline_tag"], front["tags"]) == (
+        "text-classification",
+        ["lora", "moehub-reward-model", "domain:law"],
+    )
+    assert "rates answers, and gives none" in readme
+    assert "AutoModelForSequenceClassification" in readme
+    assert "moehub merge" not in readme
+
+
+def test_the_card_tells_what_each_stage_was_worth() -> None:
+    """Its number on what was held out, before and after, and the curves where they are drawn."""
+    stage = Stage("rl", 1000, 50, 20, 9.0, "s" * 64, Measured("reward", -0.25, 0.5, 64, 0.031))
+    card = paper_card(stages=(stage,), files={"training.png": "0" * 64})
+    readme = render_expert(card)
+    assert "| rl | 20 | 1,000 | 50 | reward, 64 | -0.2500 | 0.5000 (0.0310 nats per token from its start) |" in readme
+    assert "(training.png)" in readme
+
+
+@pytest.mark.parametrize("method", ["prefix", "<script>"])
+def test_adapters_for_use_alone_are_not_offered_to_merge(method: str) -> None:
+    """Whatever a stranger's card calls the method is quoted."""
+    readme = render_expert(paper_card(method=method, rank=0, alpha=0.0))
+    assert "for use alone" in readme
+    assert "moehub merge" not in readme
+    assert "<script>" not in readme

@@ -2,8 +2,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moehub.chat import Prompt
 from moehub.errors import BaseModelError
-from moehub.experts.examples import Prompt, Task
+from moehub.experts.examples import Task
 from moehub.experts.rewards import RewardModel
 
 
