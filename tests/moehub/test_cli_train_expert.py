@@ -300,3 +300,34 @@ def test_a_policy_is_rewarded_by_name(base_folder: Path, tmp_path: Path) -> None
                  settings=[*small, "rewards={exact: 0.5}"])  # fmt: skip
     assert again.exit_code == 0, again.stderr
     assert same(tmp_path / "one", tmp_path / "other")
+
+
+def test_a_chain_of_three_stages_killed_in_each_goes_on(
+    base_folder: Path, data: Path, better: Path, tmp_path: Path
+) -> None:
+    """Without warning, as soon as a stage has a checkpoint; the expert is that of a chain that nobody killed."""
+    chain = tmp_path / "stages.yaml"
+    stages = [{"stage": "pretrain", "data": data.name}, {"stage": "dpo", "data": better.name},
+              {"stage": "kto", "data": better.name, "batch_size": 4}]  # fmt: skip
+    chain.write_text(json.dumps({"stages": stages}))
+    settings = [*SMALL[:-1], "max_steps=24", "save_every=2"]
+    command = [sys.executable, "-m", "moehub", "train-expert", "--base", str(base_folder), "--domain", "law"]
+    command += ["--resume"]
+    command += ["--config", str(chain), "--output", str(tmp_path / "law")]
+    command += [part for setting in settings for part in ("--set", setting)]
+    for place in ("law.stages/1-pretrain.training", "law.stages/2-dpo.training", "law.training"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while not list(tmp_path.glob(f"{place}/checkpoint-*/moehub.json")):
+            assert process.poll() is None, place
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "law").exists()
+    resumed = _run(base_folder, "--config", chain, "--output", tmp_path / "law", "--resume", settings=settings)
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "stage 2 of 3: dpo, finished before" in resumed.stderr
+    assert _run(base_folder, "--config", chain, "--output", tmp_path / "unkilled", settings=settings).exit_code == 0
+    assert same(tmp_path / "law", tmp_path / "unkilled")
+    assert not [path for path in tmp_path.glob("law.*") if path.is_dir()]
