@@ -1,14 +1,24 @@
 """TRL's trainers, made to work as ours do: our token ids, our checkpoints, one adapter in them, no model card."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
+from moehub import base as bases
 from moehub.card import ADAPTER_WEIGHTS
-from moehub.experts import adaptation
+from moehub.experts import adaptation, loop
+from moehub.experts.checkpoints import Checkpoint
+from moehub.experts.curves import Curves
+from moehub.experts.settings import TrainConfig
+from moehub.experts.tokens import Tokens
+from moehub.experts.watch import Guard, OnStep, Watch
+
+C = TypeVar("C", bound=TrainConfig)
 
 if TYPE_CHECKING:
 
@@ -53,3 +63,56 @@ class Ours(_Base):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Bring the adapter back."""
         adaptation.restore(model or self.model, load_file(Path(resume_from_checkpoint) / ADAPTER_WEIGHTS))
+
+
+class LibraryStage(ABC, Generic[C]):
+    """A stage that a trainer of TRL trains."""
+
+    kind: str
+    task = "CAUSAL_LM"
+    config: C
+    tokenizer: Any
+    documents: list[Tokens]
+    examples: int
+    held_out_examples: int
+    left_out: Sequence[str]
+    context_length: int
+    guard: Guard | None = None
+    """May end the training."""
+
+    @abstractmethod
+    def steps(self, processes: int) -> int:
+        """Return the number of optimizer steps on so many processes."""
+
+    @abstractmethod
+    def trainer(self, model: Any, settings: TrainingArguments, watch: Watch) -> Any:
+        """Return the trainer, with `watch` among its callbacks."""
+
+    def load(self, base: bases.Base) -> Any:
+        """Return the base's model."""
+        return adaptation.load(base, self.config)
+
+    def prepare(self, model: Any) -> None:
+        """Nothing depends on the model."""
+
+    def text_loss(self, model: Any) -> tuple[float, int] | None:  # noqa: ARG002 (a stage's signature)
+        """Return nothing: there is no text that is imitated."""
+        return None
+
+    def run(
+        self,
+        model: Any,
+        settings: TrainingArguments,
+        *,
+        title: str,
+        since: Checkpoint | None,
+        on_step: OnStep | None,
+        curves: Curves,
+    ) -> Checkpoint:
+        """Train the model's adapter, from the checkpoint `since` where there is one, and return where it ended."""
+        total = self.steps(settings.world_size)
+        if since is not None and since.step >= total:
+            return loop.finished(model, since, curves)
+        with loop.bar(title, total, settings) as advance:
+            watch = Watch(advance, since, on_step=on_step, curves=curves, guard=self.guard)
+            return loop.drive(self.trainer(model, settings, watch), watch, since)

@@ -12,21 +12,18 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from moehub import base as bases
 from moehub.chat import Prompt
 from moehub.errors import ConfigError, DataError
-from moehub.experts import adaptation, loop
-from moehub.experts.checkpoints import Checkpoint
-from moehub.experts.curves import Curves
+from moehub.experts import loop
 from moehub.experts.evaluation import evaluate_loss, likelihoods
 from moehub.experts.examples import Preference, Rated, split
 from moehub.experts.stages import asked
 from moehub.experts.stages.asked import Asked
-from moehub.experts.stages.library import Ours
+from moehub.experts.stages.library import LibraryStage, Ours
 from moehub.experts.stages.settings import PreferenceConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import OnStep, Watch
+from moehub.experts.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,8 @@ class _Judged:
         return self.good + self.bad
 
 
-class PreferenceStage:
+class PreferenceStage(LibraryStage[PreferenceConfig]):
     """Answers that were compared (`dpo`), or rated one by one (`kto`)."""
-
-    task = "CAUSAL_LM"
 
     def __init__(
         self,
@@ -105,13 +100,6 @@ class PreferenceStage:
         rows = sum(len(one.all) if self.kind == "kto" else len(one.good) * len(one.bad) for one in self._training)
         return loop.steps(rows, self.config, processes=processes)
 
-    def load(self, base: bases.Base) -> Any:
-        """Return the base's model."""
-        return adaptation.load(base, self.config)
-
-    def prepare(self, model: Any) -> None:
-        """Nothing depends on the model."""
-
     def measure(self, model: Any) -> Measurement | None:
         """Return how often the good answer is the likelier one, by the mean log p of its tokens.
 
@@ -130,28 +118,10 @@ class PreferenceStage:
         loss, tokens = evaluate_loss(model, [answer.row() for one in self._held for answer in one.good])
         return (loss, tokens) if tokens else None
 
-    def run(
-        self,
-        model: Any,
-        settings: TrainingArguments,
-        *,
-        title: str,
-        since: Checkpoint | None,
-        on_step: OnStep | None,
-        curves: Curves,
-    ) -> Checkpoint:
-        """Train on the preferences."""
-        data = self._rated() if self.kind == "kto" else self._pairs()
-        total = self.steps(settings.world_size)
-        if since is not None and since.step >= total:
-            return loop.finished(model, since, curves)
-        with loop.bar(title, total, settings) as advance:
-            watch = Watch(advance, since, on_step=on_step, curves=curves)
-            kind = _Kto if self.kind == "kto" else _Dpo
-            trainer = kind(
-                model=model, args=settings, train_dataset=data, processing_class=self.tokenizer, callbacks=[watch]
-            )
-            return loop.drive(trainer, watch, since)
+    def trainer(self, model: Any, settings: TrainingArguments, watch: Watch) -> Any:
+        """Return TRL's trainer of preferences."""
+        kind, data = (_Kto, self._rated()) if self.kind == "kto" else (_Dpo, self._pairs())
+        return kind(model=model, args=settings, train_dataset=data, processing_class=self.tokenizer, callbacks=[watch])
 
     def _pairs(self) -> Dataset:
         rows = [

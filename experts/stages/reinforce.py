@@ -15,31 +15,27 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from moehub import base as bases
 from moehub.answering.answerer import Sampling
 from moehub.answering.local import Local
 from moehub.errors import ConfigError, DataError, TrainingError
-from moehub.experts import adaptation, loop, rewards
-from moehub.experts.checkpoints import Checkpoint
-from moehub.experts.curves import Curves
+from moehub.experts import loop, rewards
 from moehub.experts.examples import Task, digest, split
 from moehub.experts.rewards import Opener, Weighted
 from moehub.experts.stages import asked
-from moehub.experts.stages.library import Ours
+from moehub.experts.stages.library import LibraryStage, Ours
 from moehub.experts.stages.settings import ReinforceConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import OnStep, Watch
+from moehub.experts.watch import Watch
 
 _STEPS = 5
 """Of a running median that a guard looks at: one step's number is noise."""
 
 
-class ReinforceStage:
+class ReinforceStage(LibraryStage[ReinforceConfig]):
     """Prompts, and what is asked of their answers."""
 
     kind = "rl"
-    task = "CAUSAL_LM"
 
     def __init__(
         self,
@@ -75,7 +71,8 @@ class ReinforceStage:
         self.left_out: list[str] = []
         training, held = split(self._fitting(tasks), config.holdout)
         self._training, self._held = training, sorted(held, key=digest)[: config.holdout_prompts]
-        self._ids = dict(zip(self._texts(training), asked.prompts(tokenizer, self._prompts(training)), strict=True))
+        ids = asked.prompts(tokenizer, self._prompts(training))
+        self._ids = {f"{place}": each for place, each in enumerate(ids)}
         needed = config.batch_size // config.generations
         if len(self._ids) < needed:
             raise DataError(
@@ -84,6 +81,7 @@ class ReinforceStage:
                 "set a smaller batch_size"
             )
         self.examples, self.held_out_examples = len(training), len(self._held)
+        self.guard = Collapse(config)
         self.documents = [
             Tokens(torch.tensor(ids), torch.ones(len(ids), dtype=torch.bool), divisible=False, closed=False, origin="")
             for ids in self._ids.values()
@@ -109,10 +107,6 @@ class ReinforceStage:
     @staticmethod
     def _prompts(tasks: Sequence[Task]) -> list[Any]:
         return [task.prompt for task in tasks]
-
-    def _texts(self, tasks: Sequence[Task]) -> list[str]:
-        """Return what names each prompt for the trainer."""
-        return [f"{place}" for place, _ in enumerate(tasks)]
 
     def arguments(self, folder: Path) -> TrainingArguments:
         """Return the trainer's settings."""
@@ -143,13 +137,6 @@ class ReinforceStage:
         prompts = self.config.batch_size * processes // self.config.generations
         return max(1, round(self.config.epochs * len(self._training) / prompts)) * self.config.iterations
 
-    def load(self, base: bases.Base) -> Any:
-        """Return the base's model."""
-        return adaptation.load(base, self.config)
-
-    def prepare(self, model: Any) -> None:
-        """Nothing depends on the model."""
-
     def measure(self, model: Any) -> Measurement | None:
         """Return the mean reward of one sampled answer to each prompt that was held out."""
         if not self._held:
@@ -159,38 +146,20 @@ class ReinforceStage:
         scored = rewards.combine(self.rewards, self._held, [answer.text for answer in answers])
         return Measurement("reward", sum(scored.total) / len(scored.total), len(answers))
 
-    def text_loss(self, model: Any) -> tuple[float, int] | None:  # noqa: ARG002 (the stage's signature)
-        """Return nothing: there is no text that the policy is to imitate."""
-        return None
-
-    def run(
-        self,
-        model: Any,
-        settings: TrainingArguments,
-        *,
-        title: str,
-        since: Checkpoint | None,
-        on_step: OnStep | None,
-        curves: Curves,
-    ) -> Checkpoint:
-        """Answer, and learn from the rewards."""
-        total = int(settings.max_steps)
-        if since is not None and since.step >= total:
-            return loop.finished(model, since, curves)
-        names = self._texts(self._training)
-        with loop.bar(title, total, settings) as advance:
-            watch = Watch(advance, since, on_step=on_step, curves=curves, guard=Collapse(self.config))
-            kind = _Grpo if self.config.algorithm == "grpo" else _Rloo
-            trainer = kind(
-                model=model,
-                args=settings,
-                reward_funcs=[self._function(one) for one in self.rewards],
-                train_dataset=Dataset.from_list([{"prompt": name, "place": int(name)} for name in names]),
-                processing_class=self.tokenizer,
-                callbacks=[watch],
-            )
-            trainer.prompt_ids = self._ids
-            return loop.drive(trainer, watch, since)
+    def trainer(self, model: Any, settings: TrainingArguments, watch: Watch) -> Any:
+        """Return TRL's trainer of policies."""
+        rows = [{"prompt": f"{place}", "place": place} for place, _ in enumerate(self._training)]
+        kind = _Grpo if self.config.algorithm == "grpo" else _Rloo
+        made = kind(
+            model=model,
+            args=settings,
+            reward_funcs=[self._function(one) for one in self.rewards],
+            train_dataset=Dataset.from_list(rows),
+            processing_class=self.tokenizer,
+            callbacks=[watch],
+        )
+        made.prompt_ids = self._ids
+        return made
 
     def _function(self, one: Weighted) -> Callable[..., list[float | None]]:
         """Return a reward as TRL calls it; several ask one after another, and each has its own curve."""

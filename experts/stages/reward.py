@@ -18,8 +18,6 @@ from moehub.card import REWARD
 from moehub.chat import Prompt
 from moehub.errors import DataError, ExpertError
 from moehub.experts import adaptation, loop
-from moehub.experts.checkpoints import Checkpoint
-from moehub.experts.curves import Curves
 from moehub.experts.evaluation import batches
 from moehub.experts.examples import Preference, split
 from moehub.experts.folder import open_expert
@@ -27,16 +25,16 @@ from moehub.experts.packing import Row, collate
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import asked
 from moehub.experts.stages.asked import Asked
-from moehub.experts.stages.library import Ours
+from moehub.experts.stages.library import LibraryStage, Ours
 from moehub.experts.stages.settings import RewardConfig
 from moehub.experts.stages.stage import Measurement
 from moehub.experts.tokens import Tokens
-from moehub.experts.watch import OnStep, Watch
+from moehub.experts.watch import Watch
 
 _BATCH_TOKENS = 8192
 
 
-class RewardStage:
+class RewardStage(LibraryStage[RewardConfig]):
     """Answers that were compared."""
 
     kind = REWARD
@@ -91,9 +89,6 @@ class RewardStage:
         model.config.get_text_config().pad_token_id = _pad(self.tokenizer)
         return model
 
-    def prepare(self, model: Any) -> None:
-        """Nothing depends on the model."""
-
     def measure(self, model: Any) -> Measurement | None:
         """Return how often the chosen answer is rated higher."""
         rewards = rate(model, [answer.row() for pair in self._held for answer in pair])
@@ -101,38 +96,16 @@ class RewardStage:
         right = sum((mine > theirs) + (mine == theirs) / 2 for mine, theirs in pairs)
         return Measurement("preference accuracy", right / len(pairs), len(pairs)) if pairs else None
 
-    def text_loss(self, model: Any) -> tuple[float, int] | None:  # noqa: ARG002 (the stage's signature)
-        """Return nothing: a reward model writes no text."""
-        return None
-
-    def run(
-        self,
-        model: Any,
-        settings: TrainingArguments,
-        *,
-        title: str,
-        since: Checkpoint | None,
-        on_step: OnStep | None,
-        curves: Curves,
-    ) -> Checkpoint:
-        """Train on the pairs."""
+    def trainer(self, model: Any, settings: TrainingArguments, watch: Watch) -> Any:
+        """Return TRL's trainer of reward models."""
         rows = [
             {"chosen_ids": chosen.prompt + chosen.answer, "rejected_ids": rejected.prompt + rejected.answer}
             for chosen, rejected in self._training
         ]
-        total = self.steps(settings.world_size)
-        if since is not None and since.step >= total:
-            return loop.finished(model, since, curves)
-        with loop.bar(title, total, settings) as advance:
-            watch = Watch(advance, since, on_step=on_step, curves=curves)
-            trainer = _Reward(
-                model=model,
-                args=settings,
-                train_dataset=Dataset.from_list(rows),
-                processing_class=self.tokenizer,
-                callbacks=[watch],
-            )
-            return loop.drive(trainer, watch, since)
+        data = Dataset.from_list(rows)
+        return _Reward(
+            model=model, args=settings, train_dataset=data, processing_class=self.tokenizer, callbacks=[watch]
+        )
 
 
 class _Reward(Ours, RewardTrainer):

@@ -16,7 +16,7 @@ from moehub.cli.lazy import Lazy
 from moehub.errors import ConfigError, MoehubError
 
 COMMANDS = {
-    "data": ("moehub.cli.data", "Check, deduplicate, mix and split text before it is learned from."),
+    "data": ("moehub.cli.data", "Check, deduplicate, mix, split and write text to learn from."),
     "train-expert": ("moehub.cli.train_expert", "Train a LoRA expert for one domain on your own text."),
     "push": ("moehub.cli.push", "Publish an expert or a MoE to a hub."),
     "pull": ("moehub.cli.pull", "Fetch an expert or a MoE from a hub and verify every file."),
