@@ -33,6 +33,18 @@ class Material:
         return pack(self.documents, self.context_length, join=join), pack(self.held_out, self.context_length, join=join)
 
 
+def context_of(config: TrainConfig, longest: int) -> int:
+    """Return the most tokens that the model reads at once.
+
+    Raises:
+        ConfigError: it is more than the base takes.
+    """
+    context = config.context_length or min(longest, _DEFAULT_CONTEXT)
+    if context > longest:
+        raise ConfigError(f"context_length = {context}, but the base takes at most {longest} tokens: set it to that")
+    return context
+
+
 def prepare(tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *, longest: int) -> Material:
     """Return the material of a training; `longest` is the base's own context in tokens.
 
@@ -40,9 +52,7 @@ def prepare(tokenizer: Any, examples: Sequence[Example], config: TrainConfig, *,
         ConfigError: `context_length` is more than the base takes.
         DataError: there is nothing to learn, an example does not fit, or the chat template refuses one.
     """
-    context = config.context_length or min(longest, _DEFAULT_CONTEXT)
-    if context > longest:
-        raise ConfigError(f"context_length = {context}, but the base takes at most {longest} tokens: set it to that")
+    context = context_of(config, longest)
     training, held = split(examples, config.holdout, alone=config.private > 0)
     held = sorted(held, key=digest)
     every = encode(tokenizer, [*training, *held])

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from moehub import chat
 from moehub.chat import Message, Prompt
-from moehub.errors import ConfigError, DataError
+from moehub.errors import DataError
 from moehub.experts.examples import Completion, Conversation, Example
 from moehub.experts.packing import IGNORED, Row
 from moehub.experts.settings import TrainConfig
 from moehub.experts.tokens import Tokens, encode
-
-_DEFAULT_CONTEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,6 @@ class Asked:
         labels = torch.full_like(self.tokens.ids, IGNORED)
         labels[self.begin :] = self.tokens.ids[self.begin :]
         return Row(self.tokens.ids, labels, (len(self.tokens.ids),))
-
-
-def context_of(config: TrainConfig, longest: int) -> int:
-    """Return the most tokens of a prompt with its answer.
-
-    Raises:
-        ConfigError: it is more than the base takes.
-    """
-    context = config.context_length or min(longest, _DEFAULT_CONTEXT)
-    if context > longest:
-        raise ConfigError(f"context_length = {context}, but the base takes at most {longest} tokens: set it to that")
-    return context
 
 
 def answers(tokenizer: Any, asked: Sequence[tuple[Prompt, str, str]]) -> list[Asked]:

@@ -17,6 +17,7 @@ from moehub.errors import ConfigError, DataError
 from moehub.experts import loop
 from moehub.experts.evaluation import evaluate_loss, likelihoods
 from moehub.experts.examples import Preference, Rated, split
+from moehub.experts.material import context_of
 from moehub.experts.stages import asked
 from moehub.experts.stages.asked import Asked
 from moehub.experts.stages.library import LibraryStage, Ours
@@ -71,7 +72,7 @@ class PreferenceStage(LibraryStage[PreferenceConfig]):
         if kind == "kto" and config.loss != "sigmoid":
             raise ConfigError(f"loss = {config.loss!r} is a loss of dpo, and kto has one of its own: leave it out")
         self.kind, self.config, self.tokenizer = kind, config, tokenizer
-        self.context_length = asked.context_of(config, longest)
+        self.context_length = context_of(config, longest)
         training, held = split(examples, config.holdout, alone=config.private > 0)
         judged = _judged(tokenizer, [*training, *held])
         kept, self.left_out = asked.fitting([one.all for one in judged], self.context_length, config)

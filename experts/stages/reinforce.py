@@ -20,6 +20,7 @@ from moehub.answering.local import Local
 from moehub.errors import ConfigError, DataError, TrainingError
 from moehub.experts import loop, rewards
 from moehub.experts.examples import Task, digest, split
+from moehub.experts.material import context_of
 from moehub.experts.rewards import Opener, Weighted
 from moehub.experts.stages import asked
 from moehub.experts.stages.library import LibraryStage, Ours
@@ -62,7 +63,7 @@ class ReinforceStage(LibraryStage[ReinforceConfig]):
         self.config, self.tokenizer = config, tokenizer
         self.rewards = rewards.make(config.rewards, opener=opener)
         rewards.check(self.rewards, tasks)
-        self.context_length = asked.context_of(config, longest)
+        self.context_length = context_of(config, longest)
         if config.max_new_tokens >= self.context_length:
             raise ConfigError(
                 f"max_new_tokens = {config.max_new_tokens} leaves no room for a prompt in a context of "

@@ -21,6 +21,7 @@ from moehub.experts import adaptation, loop
 from moehub.experts.evaluation import batches
 from moehub.experts.examples import Preference, split
 from moehub.experts.folder import open_expert
+from moehub.experts.material import context_of
 from moehub.experts.packing import Row, collate
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import asked
@@ -54,7 +55,7 @@ class RewardStage(LibraryStage[RewardConfig]):
             DataError: there is nothing to learn, or an example does not fit.
         """
         self.config, self.tokenizer = config, tokenizer
-        self.context_length = asked.context_of(config, longest)
+        self.context_length = context_of(config, longest)
         training, held = split(examples, config.holdout)
         pairs = _pairs(tokenizer, [*training, *held])
         kept, self.left_out = asked.fitting(pairs, self.context_length, config)
