@@ -22,6 +22,15 @@ def test_a_run_of_words_gives_an_item_away() -> None:
     assert leaks.find([text(2), thirteen, twelve]) == [None, "eval.jsonl, line 2", None]
 
 
+def test_a_run_that_many_texts_hold_is_a_form_of_words() -> None:
+    """Ten texts may have it from the item, eleven have it from elsewhere; a run of its own gives the item away still."""
+    form, own = " ".join(text(3, 13).split()[:13]), " ".join(text(4, 13).split()[:13])
+    leaks = leaks_of(items(f"{form} and then {own}"))
+    assert leaks.find([f"{number} {form}" for number in range(10)]) == ["eval.jsonl, line 1"] * 10
+    many = [*(f"{number} {form}" for number in range(11)), f"{form} {own}"]
+    assert leaks.find(many) == [*[None] * 11, "eval.jsonl, line 1"]
+
+
 def test_a_short_item_is_found_as_a_whole() -> None:
     """Inside a longer text too; a part of it is no leak."""
     leaks = leaks_of(items("What is the capital of France?"))
