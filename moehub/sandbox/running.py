@@ -172,9 +172,7 @@ class Keeper:
             ready = poll.poll(max(0.0, ends - time.monotonic()) * 1000)
             part = os.read(stream.fileno(), length - len(found)) if ready else b""
             if not part:
-                raise SandboxError(
-                    "the process that keeps strangers' code " + ("ended" if ready else "does not answer")
-                )
+                raise EndedError("the process that keeps strangers' code " + ("ended" if ready else "does not answer"))
             found += part
         return bytes(found)
 
