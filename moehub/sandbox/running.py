@@ -178,11 +178,15 @@ class Keeper:
 
     def end(self) -> None:
         """End it, and with it whatever it runs."""
+        self.let_go()
+        self.process.kill()
+        self.process.wait()
+
+    def let_go(self) -> None:
+        """Close this process's ends of its pipes; the keeper ends when all are closed."""
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 _file(pipe).close()
-        self.process.kill()
-        self.process.wait()
 
 
 class _Keepers:
@@ -194,12 +198,7 @@ class _Keepers:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Keeper]:
-        with self.lock:
-            if self.process != os.getpid():
-                self.idle, self.process = [], os.getpid()
-            self.idle = [keeper for keeper in self.idle if keeper.process.poll() is None]
-            keeper = self.idle.pop() if self.idle else None
-        keeper = keeper or Keeper()
+        keeper = self._waiting() or Keeper()
         try:
             yield keeper
         except BaseException:
@@ -211,6 +210,20 @@ class _Keepers:
                 self.idle.append(keeper)
         if not kept:
             keeper.end()
+
+    def _waiting(self) -> Keeper | None:
+        """Return a keeper that is idle, if one lives."""
+        with self.lock:
+            if self.process != os.getpid():
+                for keeper in self.idle:
+                    keeper.let_go()
+                self.idle, self.process = [], os.getpid()
+            while self.idle:
+                keeper = self.idle.pop()
+                if keeper.process.poll() is None:
+                    return keeper
+                keeper.end()
+        return None
 
     def close(self) -> None:
         with self.lock:

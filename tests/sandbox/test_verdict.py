@@ -1,5 +1,7 @@
 """What passes is decided apart from the code: it cannot be forged, and honest code passes."""
 
+import subprocess
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -210,6 +212,25 @@ def test_many_are_run_at_once_and_in_order() -> None:
     assert [one.status for one in outcomes] == ["passed", "failed"] * 6
     with pytest.raises(ValueError, match="12 pieces of code and 1 of tests"):
         sandbox.run_many(codes, [""])
+
+
+def test_a_process_that_was_forked_has_keepers_of_its_own() -> None:
+    """Else two would speak to one at the same time."""
+    script = """if True:
+        import os
+        from moehub import sandbox
+        sandbox.run("pass")
+        mine = sandbox.running._KEEPERS.idle[0].process.pid
+        child = os.fork()
+        other = sandbox.run("print('one')")
+        same = sandbox.running._KEEPERS.idle[0].process.pid == mine
+        print(other.stdout.strip(), same, flush=True)
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, sorted(done.stdout.splitlines()), done.stderr) == (0, ["one False", "one True"], "")
 
 
 @pytest.mark.parametrize(
