@@ -51,6 +51,45 @@ def test_wrong_code_does_not_pass(walled: Keeper, code: str) -> None:
     assert (outcome.status, outcome.passed, outcome.tests, outcome.share) == ("failed", 0, 1, 0.0)
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert abs(f(1) - 0.5) < 1e-6",
+        "assert abs(0.5 - f(1)) < 1e-6",
+        "assert -1e-6 < f(1) - 0.5 < 1e-6",
+        "assert round(f(1) - 0.5, 5) == 0",
+        "assert float(f(1) - 0.5) == 0",
+        "assert not f(1) - 0.5",
+        "assert len(f(1) - {0.5}) == 0",
+        "assert int(f(1) / 0.5) == 1",
+        "assert f(1) <= 0.5 <= f(1)",
+        "assert f(1) in (0.5,)",
+        "assert max(f(1), 0.5) == min(f(1), 0.5)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertAlmostEqual(f(1), 0.5)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertCountEqual([f(1)], [0.5])",
+        "import math\nassert math.isclose(f(1), 0.5)",
+    ],
+)
+@pytest.mark.parametrize("zero", ["0.0", "Close()"])
+def test_code_does_not_say_how_far_it_is_off(walled: Keeper, test: str, zero: str) -> None:
+    """An object that computes with the expected value would know it."""
+    code = f"""
+    class Close:
+        __hash__ = lambda self: hash(0.5)
+        __sub__ = __rsub__ = lambda self, other: {zero}
+        __truediv__ = lambda self, other: 1 if {zero} == 0.0 else self
+        __abs__ = __neg__ = __float__ = lambda self: 0.0
+        __round__ = lambda self, digits=0: 0
+        __int__ = lambda self: 1
+        __len__ = lambda self: 0
+        __eq__ = __lt__ = __le__ = __gt__ = __ge__ = lambda self, other: True
+    class f(Close):
+        def __init__(self, x): pass
+    """
+    outcome = attempt(walled, textwrap.dedent(code), test)
+    assert (outcome.status, outcome.passed) == ("failed", 0)
+
+
 def test_what_is_written_into_every_file_is_no_verdict(walled: Keeper) -> None:
     """The pipe to the keeper is not among the files of the code."""
     code = r"""
