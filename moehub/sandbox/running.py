@@ -78,8 +78,12 @@ def run_many(
     against: Sequence[Tests] = tests if tests is not None else [()] * len(codes)
     if len(codes) != len(against):
         raise ValueError(f"{len(codes)} pieces of code and {len(against)} of tests")
-    with ThreadPoolExecutor(max(1, workers or len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(workers or _processors()) as pool:
         return list(pool.map(functools.partial(run, limits=limits), codes, against))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def protections() -> tuple[Protection, ...]:

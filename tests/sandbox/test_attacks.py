@@ -27,6 +27,8 @@ def tried(name, do):
         print("held", name, type(error).__name__)
 
 def call(number, *arguments):
+    if os.uname().machine != "x86_64":
+        raise OSError("it has other numbers")
     if libc.syscall(ctypes.c_long(number), *arguments) < 0:
         raise OSError(ctypes.get_errno(), "no")
 """

@@ -193,6 +193,8 @@ def test_humaneval_tasks_are_understood() -> None:
     tasks = [task(prompt, tests=tests, entry_point="add")] * 3
     answers = ["return a + b", "return a", "```python\ndef add(a, b):\n    return b + a\n```"]
     assert combine(weighted, tasks, answers).total == [1.0, 0.0, 1.0]
+    broken = task(prompt, tests="def check(candidate):", entry_point="add")
+    assert combine(weighted, [broken], answers[:1]).total == [0.0]
 
 
 def test_code_is_found_between_marks() -> None:
