@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from moehub.answering.answerer import Answerer
 from moehub.chat import Message
 from moehub.errors import ConfigError
 from moehub.experts.examples import Task
-from moehub.experts.rewards.reward import Judge, Opener, RewardModel, Scores, text_of
+from moehub.experts.rewards.reward import Opener, RewardModel, Scores, text_of
 
 _TEMPLATE = "{prompt}\n\n---\nAn answer to this was:\n\n{answer}\n\n---\n{question}\nReply with yes or no."
 
@@ -48,7 +49,7 @@ class Judged:
     """The reward `yes-no`: how probable the judge's yes is, between 0 and 1."""
 
     options: YesNo
-    judge: Judge
+    judge: Answerer
     name: ClassVar[str] = YesNo.name
 
     def __call__(self, tasks: Sequence[Task], answers: Sequence[str]) -> Scores:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from moehub import config
+from moehub.answering.answerer import Answerer
 from moehub.errors import ConfigError, DataError, MoehubError, TrainingError, listed
 from moehub.experts.examples import Task
 from moehub.experts.rewards import called
 from moehub.experts.rewards.exact import Exact
 from moehub.experts.rewards.hedged import Hedged
 from moehub.experts.rewards.judged import ByModel, YesNo
-from moehub.experts.rewards.reward import OfField, Opener, Reward, Scores, Weighted
+from moehub.experts.rewards.reward import OfField, Opener, Reward, RewardModel, Scores, Weighted
 from moehub.experts.rewards.shape import Format, Length
 from moehub.experts.rewards.tested import UnitTests
 
@@ -29,6 +30,16 @@ KINDS: dict[str, type[_Kind]] = {kind.name: kind for kind in (YesNo, ByModel, Un
 """The rewards that have names; whatever has a dot in its name is a function."""
 
 
+class _Nobody:
+    """Opens no model."""
+
+    def answerer(self, reference: str) -> Answerer:
+        raise ConfigError(f"it asks the model {reference}, and models cannot be asked here: leave it out")
+
+    def reward_model(self, folder: str) -> RewardModel:
+        raise ConfigError(f"it asks the reward model {folder}, and models cannot be asked here: leave it out")
+
+
 @dataclass(frozen=True)
 class Scored:
     """What rewards say about answers."""
@@ -39,10 +50,11 @@ class Scored:
     """Label of a reward → its values, without its weight."""
 
 
-def make(settings: Mapping[str, Any], *, opener: Opener) -> tuple[Weighted, ...]:
+def make(settings: Mapping[str, Any], *, opener: Opener | None) -> tuple[Weighted, ...]:
     """Return the rewards that settings name: label → weight, or weight and options.
 
     A label is the name of a reward (`KINDS`), or `module.function`; with `kind: NAME` among the options, it is any.
+    Without an `opener`, a reward that asks a model is a fault.
 
     Raises:
         ConfigError: unknown rewards, wrong options, or models that cannot be opened; all faults are listed.
@@ -51,7 +63,7 @@ def make(settings: Mapping[str, Any], *, opener: Opener) -> tuple[Weighted, ...]
     faults: list[str] = []
     for label, value in settings.items():
         try:
-            made.append(_weighted(str(label), value, opener))
+            made.append(_weighted(str(label), value, opener or _Nobody()))
         except MoehubError as error:
             faults.append(f"{label}: " + " ".join(line.strip().removeprefix("- ") for line in str(error).splitlines()))
     if not settings:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from moehub.answering.answerer import Answerer
 from moehub.chat import Message, Prompt
 from moehub.experts.examples import Task
 
@@ -26,18 +27,10 @@ class Reward(Protocol):
         ...
 
 
-class Judge(Protocol):
-    """A model that answers with yes or no."""
-
-    def yes_probability(self, questions: Sequence[Prompt]) -> list[float]:
-        """Return for each question p(yes) / (p(yes) + p(no)), between 0 and 1."""
-        ...
-
-
 class Opener(Protocol):
     """Opens the models that rewards ask, wherever they run."""
 
-    def answerer(self, reference: str) -> Judge:
+    def answerer(self, reference: str) -> Answerer:
         """Return the model that a reference names."""
         ...
 

@@ -19,7 +19,7 @@ class Length:
     """
 
     name: ClassVar[str] = "length"
-    most: int
+    most: int = 2000
     """The longest that costs nothing."""
     least: int = 0
     """The shortest that costs nothing."""

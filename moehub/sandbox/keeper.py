@@ -1,9 +1,14 @@
-"""The process that keeps strangers' code: it builds the walls once, then makes two processes for each trial.
+"""The process that keeps strangers' code: it builds the walls once, then makes three processes for each trial.
 
 It is started with nothing of the environment, and imports the standard library alone. A trial comes on standard input
 as four bytes of length, a header in JSON (`limits`, lengths of `tests` and `code` in bytes), the tests and the code.
-The tests are read by the process that runs them, so that no process that the code runs in ever held them. The answer
-goes to standard output: four bytes of length, and JSON.
+The answer goes to standard output: four bytes of length, and JSON.
+
+    keeper ──▶ warden, which watches and answers ──▶ examiner, the tests      (one of each for a trial)
+                                                 ──▶ candidate, the code
+
+The tests are read by the examiner itself, and what it says by the warden after the candidate was made. So no process
+that the code runs in ever held them, or anything of an earlier trial.
 """
 
 import contextlib
@@ -51,7 +56,22 @@ def main(without: str = "") -> None:
     gc.freeze()
     while True:
         header = json.loads(_read(struct.unpack("!I", _read(4))[0]))
+        child = os.fork()
+        if not child:
+            _warden(built, header)
+        if os.waitpid(child, 0)[1]:
+            os._exit(1)
+
+
+def _warden(built: Walls, header: Mapping[str, Any]) -> NoReturn:
+    """Run one trial and end: what was read, printed and said in it is in no process that a later one is made from."""
+    code = 1
+    try:
+        kernel.die_with_parent(signal.SIGKILL)
         _write(Trial(built, header).run())
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def _missing(built: Walls) -> str | None:

@@ -1,5 +1,6 @@
 """A thing that lives in the other process, and the operations that can be asked of it."""
 
+import numbers
 import operator
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -16,11 +17,12 @@ class Connection(Protocol):
 class Remote:
     """Something that lives in the other process."""
 
-    __slots__ = ("_moehub_line", "_moehub_thing")
+    __slots__ = ("_moehub_line", "_moehub_thing", "_moehub_told")
 
     def __init__(self, line: "Connection", thing: int) -> None:
         object.__setattr__(self, "_moehub_line", line)
         object.__setattr__(self, "_moehub_thing", thing)
+        object.__setattr__(self, "_moehub_told", False)
 
     def __getattr__(self, name: str) -> Any:
         return ask(self, "get", name)
@@ -96,25 +98,53 @@ def _awaited(thing: Any) -> Any:
 _BY_NAME: dict[str, Callable[..., Any]] = {"get": getattr, "set": setattr, "del": delattr, "await": _awaited}
 
 
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_MEASURED = ("abs", "neg", "pos", "invert", "round", "len", "bool", "int", "float", "index")
+"""Operators that make a number of one thing."""
+
+
 def _passed_on(name: str) -> Callable[..., Any]:
     def method(self: Remote, *arguments: Any) -> Any:
         value = ask(self, name, *arguments)
+        if name in _MEASURED:
+            value = _believed(value, told=_is_told(self))
         return value if name not in _RETURNED else _RETURNED[name](value)
 
     return method
 
 
-def _turned(name: str) -> Callable[..., Any]:
+def _computed(name: str) -> Callable[..., Any]:
     def method(self: Remote, other: Any) -> Any:
-        return ask(self, f"r{name}", other)
+        told = _is_told(self) or not isinstance(other, Remote) or _is_told(other)
+        return _believed(ask(self, name, other), told=told)
 
     return method
 
 
+def _is_told(thing: Remote) -> bool:
+    return bool(thing._moehub_told)  # noqa: SLF001 (no property, because all other names are the other side's)
+
+
+def _believed(value: Any, *, told: bool) -> Any:
+    """Return what was computed by the other side's class, unless it is a number and it was told one of this side's.
+
+    In `abs(f(x) - 0.5) < 1e-6` it would be the code that says how far it is off.
+
+    Raises:
+        TypeError: it is.
+    """
+    if told and isinstance(value, numbers.Number):
+        raise TypeError("an object of the code's own class computes how far it is from a value of the tests")
+    if told and isinstance(value, Remote):
+        object.__setattr__(value, "_moehub_told", True)
+    return value
+
+
 for _name in _PASSED_ON:
     setattr(Remote, f"__{_name}__", _passed_on(_name))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
-    setattr(Remote, f"__r{_name}__", _turned(_name))
+for _name in _ARITHMETIC:
+    setattr(Remote, f"__{_name}__", _computed(_name))
+    setattr(Remote, f"__r{_name}__", _computed(f"r{_name}"))
 
 
 def ask(thing: Remote, operation: str, *arguments: Any, **named: Any) -> Any:

@@ -78,8 +78,12 @@ def run_many(
     against: Sequence[Tests] = tests if tests is not None else [()] * len(codes)
     if len(codes) != len(against):
         raise ValueError(f"{len(codes)} pieces of code and {len(against)} of tests")
-    with ThreadPoolExecutor(max(1, workers or len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(workers or _processors()) as pool:
         return list(pool.map(functools.partial(run, limits=limits), codes, against))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def protections() -> tuple[Protection, ...]:
@@ -172,19 +176,21 @@ class Keeper:
             ready = poll.poll(max(0.0, ends - time.monotonic()) * 1000)
             part = os.read(stream.fileno(), length - len(found)) if ready else b""
             if not part:
-                raise SandboxError(
-                    "the process that keeps strangers' code " + ("ended" if ready else "does not answer")
-                )
+                raise EndedError("the process that keeps strangers' code " + ("ended" if ready else "does not answer"))
             found += part
         return bytes(found)
 
     def end(self) -> None:
         """End it, and with it whatever it runs."""
+        self.let_go()
+        self.process.kill()
+        self.process.wait()
+
+    def let_go(self) -> None:
+        """Close this process's ends of its pipes; the keeper ends when all are closed."""
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 _file(pipe).close()
-        self.process.kill()
-        self.process.wait()
 
 
 class _Keepers:
@@ -196,12 +202,7 @@ class _Keepers:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Keeper]:
-        with self.lock:
-            if self.process != os.getpid():
-                self.idle, self.process = [], os.getpid()
-            self.idle = [keeper for keeper in self.idle if keeper.process.poll() is None]
-            keeper = self.idle.pop() if self.idle else None
-        keeper = keeper or Keeper()
+        keeper = self._waiting() or Keeper()
         try:
             yield keeper
         except BaseException:
@@ -213,6 +214,20 @@ class _Keepers:
                 self.idle.append(keeper)
         if not kept:
             keeper.end()
+
+    def _waiting(self) -> Keeper | None:
+        """Return a keeper that is idle, if one lives."""
+        with self.lock:
+            if self.process != os.getpid():
+                for keeper in self.idle:
+                    keeper.let_go()
+                self.idle, self.process = [], os.getpid()
+            while self.idle:
+                keeper = self.idle.pop()
+                if keeper.process.poll() is None:
+                    return keeper
+                keeper.end()
+        return None
 
     def close(self) -> None:
         with self.lock:

@@ -33,8 +33,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 _STAGE = "/sys"
 """A folder that no Python lies in: the new root is built there."""
 _MOST_FILES = 64
-_BESIDE = 3
-"""Processes of a sandbox that no limit of threads should count."""
+_BESIDE = 5
+"""Processes of a sandbox that a limit of threads must not count: two of the keeper, three of the trial."""
 _UNPRIVILEGED = (0x70000000, 65534)
 """Users that nobody else is: the first with the process's number added, else `nobody`."""
 

@@ -210,4 +210,24 @@ def total(node):
 class Node:
     def __init__(self, v, n=None): self.v, self.n = v, n
 assert total(Node(1, Node(2))) == 3
+
+# arithmetic of its own
+class V:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+    def __mul__(self, k):
+        return V(self.x * k, self.y * k)
+    __rmul__ = __mul__
+    def __eq__(self, o):
+        return (self.x, self.y) == (o.x, o.y)
+    def __abs__(self):
+        return (self.x**2 + self.y**2) ** 0.5
+    def __sub__(self, o):
+        return self.x - o.x
+---
+assert V(1, 2) * 2 == V(2, 4)
+assert 2 * V(1, 2) == V(2, 4)
+assert (V(1, 2) * 3).y == 6
+assert abs(V(3, 4)) == 5.0
+assert V(5, 0) - V(3, 0) == 2
 """

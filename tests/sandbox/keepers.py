@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -41,10 +42,10 @@ def _as_ordinary() -> list[str]:
 
 @contextmanager
 def keeper(mode: str) -> Iterator[Keeper]:
-    """Yield a keeper with some of the walls, each of the sets that are enough."""
+    """Yield a keeper with some of the walls, each of the sets that are enough; who is not root is ordinary."""
     without = {"no landlock": "landlock", "no namespaces": "namespaces"}.get(mode, "")
     command = [sys.executable]
-    if mode in {"ordinary", "no namespaces"}:
+    if os.geteuid() == 0 and mode in {"ordinary", "no namespaces"}:
         if (path := python()) is None:
             pytest.skip("there is no Python that every user can start")
         command = [*_as_ordinary(), path] if mode == "ordinary" else [path]

@@ -1,5 +1,7 @@
 """What passes is decided apart from the code: it cannot be forged, and honest code passes."""
 
+import subprocess
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -47,6 +49,45 @@ def test_wrong_code_does_not_pass(walled: Keeper, code: str) -> None:
     """Whatever it ends, prints, returns or replaces."""
     outcome = attempt(walled, code, TEST)
     assert (outcome.status, outcome.passed, outcome.tests, outcome.share) == ("failed", 0, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert abs(f(1) - 0.5) < 1e-6",
+        "assert abs(0.5 - f(1)) < 1e-6",
+        "assert -1e-6 < f(1) - 0.5 < 1e-6",
+        "assert round(f(1) - 0.5, 5) == 0",
+        "assert float(f(1) - 0.5) == 0",
+        "assert not f(1) - 0.5",
+        "assert len(f(1) - {0.5}) == 0",
+        "assert int(f(1) / 0.5) == 1",
+        "assert f(1) <= 0.5 <= f(1)",
+        "assert f(1) in (0.5,)",
+        "assert max(f(1), 0.5) == min(f(1), 0.5)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertAlmostEqual(f(1), 0.5)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): self.assertCountEqual([f(1)], [0.5])",
+        "import math\nassert math.isclose(f(1), 0.5)",
+    ],
+)
+@pytest.mark.parametrize("zero", ["0.0", "Close()"])
+def test_code_does_not_say_how_far_it_is_off(walled: Keeper, test: str, zero: str) -> None:
+    """An object that computes with the expected value would know it."""
+    code = f"""
+    class Close:
+        __hash__ = lambda self: hash(0.5)
+        __sub__ = __rsub__ = lambda self, other: {zero}
+        __truediv__ = lambda self, other: 1 if {zero} == 0.0 else self
+        __abs__ = __neg__ = __float__ = lambda self: 0.0
+        __round__ = lambda self, digits=0: 0
+        __int__ = lambda self: 1
+        __len__ = lambda self: 0
+        __eq__ = __lt__ = __le__ = __gt__ = __ge__ = lambda self, other: True
+    class f(Close):
+        def __init__(self, x): pass
+    """
+    outcome = attempt(walled, textwrap.dedent(code), test)
+    assert (outcome.status, outcome.passed) == ("failed", 0)
 
 
 def test_what_is_written_into_every_file_is_no_verdict(walled: Keeper) -> None:
@@ -132,21 +173,34 @@ def test_a_callback_gives_the_code_no_way_into_the_tests(walled: Keeper) -> None
 
 
 def test_the_code_never_holds_the_tests(walled: Keeper) -> None:
-    """Neither its own process nor the one that it was made from read them."""
+    """Nor what an earlier trial was asked, said or printed: its memory is searched page by page."""
     code = """
-    import gc, sys
-    marker = "".join(["mar", "ker", "-of-the-tests"])
-    texts = [one for one in gc.get_objects() if isinstance(one, (dict, list, tuple, set))]
-    texts = [str(one) for each in texts for one in each if isinstance(one, (str, bytes)) and one is not marker]
-    frame, found = sys._getframe(), []
-    while frame:
-        found += [value for name, value in frame.f_locals.items() if type(value) in (str, bytes) and name != "marker"]
-        frame = frame.f_back
-    print(sum(marker in one for one in texts), sum(marker in str(one) and "import gc" not in str(one) for one in found))
+    import ctypes, os
+    libc = ctypes.CDLL(None)
+    libc.sbrk.restype = ctypes.c_void_p
+    libc.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+    read, write = os.pipe()
+
+    def pages():
+        for middle in {id(object()) >> 26, id([]) >> 26, libc.sbrk(0) >> 26, ctypes.addressof(ctypes.c_int()) >> 26}:
+            for page in range((middle - 1) << 14, (middle + 2) << 14):
+                if libc.write(write, page << 12, 4096) == 4096:
+                    yield os.read(read, 4096)
+
+    needle, found = b"own" + b"-marker-", set()
+    own = needle + b"here"
+    for page in pages():
+        at = page.find(needle)
+        while at >= 0:
+            found.add(page[at + len(needle) : at + len(needle) + 1])
+            at = page.find(needle, at + 1)
+    print([end for end in (b"h", b"e", b"a", b"p", b"o") if end in found])
     """
-    tests = "x = 'marker-of-the-tests'\nassert True"
-    attempt(walled, "", tests)
-    assert attempt(walled, textwrap.dedent(code), tests).stdout == "0 0\n"
+    marked = "def f(x): print('own-marker-printed'); return x\nprint('own-marker-older')"
+    tests = "assert f('own-marker-asked') == 'own-marker-expected'"
+    for _ in range(3):
+        assert "own-marker-expected" in attempt(walled, marked, tests).stderr
+    assert attempt(walled, textwrap.dedent(code), tests, seconds=30).stdout == "[b'h']\n"
 
 
 @pytest.mark.parametrize("case", HONEST.strip().split("\n\n# "), ids=lambda case: case.partition("\n")[0].strip("# "))
@@ -210,6 +264,25 @@ def test_many_are_run_at_once_and_in_order() -> None:
     assert [one.status for one in outcomes] == ["passed", "failed"] * 6
     with pytest.raises(ValueError, match="12 pieces of code and 1 of tests"):
         sandbox.run_many(codes, [""])
+
+
+def test_a_process_that_was_forked_has_keepers_of_its_own() -> None:
+    """Else two would speak to one at the same time."""
+    script = """if True:
+        import os
+        from moehub import sandbox
+        sandbox.run("pass")
+        mine = sandbox.running._KEEPERS.idle[0].process.pid
+        child = os.fork()
+        other = sandbox.run("print('one')")
+        same = sandbox.running._KEEPERS.idle[0].process.pid == mine
+        print(other.stdout.strip(), same, flush=True)
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, sorted(done.stdout.splitlines()), done.stderr) == (0, ["one False", "one True"], "")
 
 
 @pytest.mark.parametrize(

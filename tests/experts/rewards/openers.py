@@ -2,8 +2,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moehub.answering.answerer import GREEDY, Answer, Sampling
 from moehub.chat import Prompt
-from moehub.errors import BaseModelError
+from moehub.errors import AnsweringError, BaseModelError
 from moehub.experts.examples import Task
 from moehub.experts.rewards import RewardModel
 
@@ -13,6 +14,10 @@ class Believer:
     """A judge that says yes to what holds `please`, and remembers what it was asked."""
 
     asked: list[Prompt] = field(default_factory=list)
+    name: str = "believer"
+
+    def answer(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Answer]:
+        raise AnsweringError(f"it is asked {len(prompts)} questions with {sampling}, and only says yes or no")
 
     def yes_probability(self, questions: Sequence[Prompt]) -> list[float]:
         self.asked += questions

@@ -72,6 +72,11 @@ def test_every_fault_of_the_settings_is_told_at_once() -> None:
         assert told in text
     with pytest.raises(ConfigError, match="there are none; expected at least one of yes-no"):
         make({}, opener=Shelf())
+    asking = {"yes-no": {"judge": "org/judge", "question": "?"}, "reward-model": {"model": "rm"}}
+    with pytest.raises(
+        ConfigError, match=r"(?s)the model org/judge, and models cannot.*the reward model rm, and models"
+    ):
+        make(asking, opener=None)
 
 
 def test_tasks_are_checked_against_what_the_rewards_read() -> None:
@@ -154,7 +159,7 @@ def test_length_costs_outside_of_the_band() -> None:
     assert scores({"kind": "length", "least": 2, "most": 4}, {}, "a", "ab", "abcd", "abcde") == [-1.0, 0.0, 0.0, -1.0]
     slow = {"kind": "length", "most": 2, "slack": 4, "unit": "words"}
     assert scores(slow, {}, "a b", "a b c", "a b c d e f g h") == [0.0, -0.25, -1.0]
-    for options in ({"most": 3, "least": 4}, {"most": 3, "slack": -1}, {}, {"most": 3, "unit": "lines"}):
+    for options in ({"most": 3, "least": 4}, {"most": 3, "slack": -1}, {"most": 3, "unit": "lines"}):
         with pytest.raises(ConfigError):
             make({"length": options}, opener=Shelf())
 
@@ -188,6 +193,8 @@ def test_humaneval_tasks_are_understood() -> None:
     tasks = [task(prompt, tests=tests, entry_point="add")] * 3
     answers = ["return a + b", "return a", "```python\ndef add(a, b):\n    return b + a\n```"]
     assert combine(weighted, tasks, answers).total == [1.0, 0.0, 1.0]
+    broken = task(prompt, tests="def check(candidate):", entry_point="add")
+    assert combine(weighted, [broken], answers[:1]).total == [0.0]
 
 
 def test_code_is_found_between_marks() -> None:
