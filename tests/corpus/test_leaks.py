@@ -23,7 +23,7 @@ def test_a_run_of_words_gives_an_item_away() -> None:
 
 
 def test_a_run_that_many_texts_hold_is_a_form_of_words() -> None:
-    """Ten texts may have it from the item, eleven have it from elsewhere; a run of its own gives the item away still."""
+    """Ten texts may have it from the item, eleven have it from elsewhere; a run of its own still gives it away."""
     form, own = " ".join(text(3, 13).split()[:13]), " ".join(text(4, 13).split()[:13])
     leaks = leaks_of(items(f"{form} and then {own}"))
     assert leaks.find([f"{number} {form}" for number in range(10)]) == ["eval.jsonl, line 1"] * 10
