@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moehub import base as bases
 from moehub.base import Base
-from moehub.card import CARD_FILE
-from moehub.errors import BaseModelError
+from moehub.card import CARD_FILE, REWARD
+from moehub.errors import BaseModelError, ExpertError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,6 +77,11 @@ def _open_expert(folder: Path, base: str | None, options: dict[str, Any]) -> Ope
     from moehub.experts.folder import open_expert
 
     expert = open_expert(folder)
+    if expert.card.purpose == REWARD:
+        raise ExpertError(
+            f"{folder} is a reward model, which rates answers and writes none: the reward `reward-model` of "
+            "`moehub train-expert --stage rl` asks it"
+        )
     found = _base_of(expert, base)
     # PEFT says so at each forward of P-tuning, which numbers its tokens itself.
     warnings.filterwarnings("ignore", message="Position ids are not supported")

@@ -6,12 +6,14 @@ from transformers import AutoModelForSequenceClassification
 
 from moehub import base as bases
 from moehub.base import Base
-from moehub.errors import BaseModelError, ExpertError
+from moehub.errors import BaseModelError, ExpertError, MergeError
 from moehub.experts.examples import Preference
 from moehub.experts.folder import Expert
 from moehub.experts.stages.reward import open_rater
 from moehub.experts.stages.settings import RewardConfig
 from moehub.experts.training import train
+from moehub.merge.merging import Recipe, prepare
+from moehub.models import open_model
 from tests.builders import tiny_base
 from tests.experts.stages.practice import PREFERENCES, SMALL, asked
 from tests.experts.trainings import Interrupted, ignore_peft, interrupt_at, same
@@ -69,6 +71,15 @@ def test_only_reward_models_of_this_base_rate(base: Base, tuned: Expert, rating:
     other = bases.find(str(tiny_base(tmp_path / "other", seed=3)))
     with pytest.raises(BaseModelError, match="was not trained on it"):
         open_rater(rating.folder, other)
+
+
+def test_nobody_takes_it_for_an_expert(base: Base, rating: Expert, tmp_path: Path) -> None:
+    """Neither a merge nor whoever wants text of it."""
+    recipe = Recipe(base=str(base.folder), experts=(str(rating.folder),))
+    with pytest.raises(MergeError, match=r"\[purpose\] it is a 'reward' model"), prepare(recipe) as prepared:
+        prepared.write(tmp_path / "moe")
+    with pytest.raises(ExpertError, match="rates answers and writes none"):
+        open_model(str(rating.folder), base=str(base.folder))
 
 
 def test_nothing_starts_from_a_reward_model(base: Base, rating: Expert, tmp_path: Path) -> None:
