@@ -1,36 +1,17 @@
 """Write text with a model, piece by piece, and say which expert each token went to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from moehub import chat
+from moehub.answering.answerer import Sampling
 from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.evaluation import UNFINISHED, TracedToken, pieces, traced
 from moehub.models import Opened
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen."""
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    """0 takes the most probable token."""
-    top_p: float = 1.0
-    """Only the most probable tokens with this total probability are drawn from."""
-    seed: int | None = None
-
-    def options(self) -> dict[str, object]:
-        """Return the arguments of `generate`."""
-        options: dict[str, object] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
-        if self.temperature > 0:
-            options |= {"temperature": self.temperature, "top_p": self.top_p}
-        return options
 
 
 def encode_prompt(opened: Opened, prompt: str, *, as_chat: bool = False) -> Tensor:

@@ -32,6 +32,13 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p = {self.top_p}, expected more than 0 and at most 1")
 
+    def options(self) -> dict[str, object]:
+        """Return the arguments of transformers' `generate`."""
+        options: dict[str, object] = {"max_new_tokens": self.max_new_tokens, "do_sample": self.temperature > 0}
+        if self.temperature > 0:
+            options |= {"temperature": self.temperature, "top_p": self.top_p}
+        return options
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -45,13 +45,14 @@ def command(
       echo "The lessee shall" | moehub generate moe --temperature 0.7
     """  # noqa: D301
     from moehub import generation, models
+    from moehub.answering.answerer import Sampling
 
     text = prompt if prompt is not None else "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     opened = models.open_model(model, base=base, backend=backend, resident=resident)
     if trace and opened.kind != "moe":
         raise click.UsageError(f"--trace shows a MoE's routing, and {model} is a {opened.kind}: leave it out")
     ids = generation.encode_prompt(opened, text, as_chat=as_chat)
-    sampling = generation.Sampling(max_new_tokens, temperature, top_p, seed)
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     show = _Tracer(opened.model.names) if trace else _plain
     if not trace:
         _write(text)

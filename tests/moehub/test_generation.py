@@ -6,10 +6,11 @@ import torch
 from tokenizers import processors
 
 from moehub import chat
+from moehub.answering.answerer import Sampling
 from moehub.chat import Message
 from moehub.errors import DataError
 from moehub.evaluation import TracedToken
-from moehub.generation import Sampling, encode_prompt, generate
+from moehub.generation import encode_prompt, generate
 from moehub.models import Opened, open_model
 from tests.moehub.conftest import CODE, LAW, Small
 from tests.moehub.test_evaluation import EMOJI, TOKENIZERS, byte_level
@@ -86,7 +87,7 @@ def test_tokens_are_shown_as_they_come() -> None:
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
-        (Sampling(), {"max_new_tokens": 128, "do_sample": False}),
+        (Sampling(), {"max_new_tokens": 256, "do_sample": False}),
         (
             Sampling(5, temperature=0.7, top_p=0.9),
             {"max_new_tokens": 5, "do_sample": True, "temperature": 0.7, "top_p": 0.9},
