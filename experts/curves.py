@@ -88,11 +88,11 @@ def write(folder: Path, stages: Sequence[Mapping[str, Any]], *, title: str) -> N
 
 
 def draw(file: Path, stages: Sequence[Mapping[str, Any]], *, title: str) -> None:
-    """Draw the last stages' curves, those that tell most, a panel for each."""
+    """Draw the last stages' curves, of each those that tell most, a panel for each."""
     shown = [
         (str(stage["kind"]), name, stage["curves"][name])
         for stage in stages
-        for name in _SHOWN
+        for name in _TELLING.get(str(stage["kind"]), ("loss",))
         if len(stage["curves"].get(name, ())) > 1
     ][-_MOST_PANELS:]
     if not shown:
@@ -103,5 +103,6 @@ def draw(file: Path, stages: Sequence[Mapping[str, Any]], *, title: str) -> None
             plots.curve(panel, points, title=f"{kind}: {name}")
 
 
-_SHOWN = ("loss", "accuracy", "reward", "kl")
-_MOST_PANELS = 6
+_TELLING = {"dpo": ("accuracy",), "reward": ("accuracy",), "rl": ("reward", "kl")}
+"""Stage → its curves that tell more than the loss."""
+_MOST_PANELS = 5
