@@ -38,7 +38,7 @@ _JUDGEMENT = """\
   - {stage: dpo, data: preferences.jsonl, epochs: 1, learning_rate: 2e-4, batch_size: 16}
   - stage: rl
     data: prompts.jsonl
-    rewards: {reward-model: 1.0, length: {weight: 1.0, least: 120, most: 400, slack: 120}}
+    rewards: {reward-model: 1.0, length: {weight: 4.0, least: 120, most: 400, slack: 120}}
     max_steps: 40
     learning_rate: 2e-4
     batch_size: 32
