@@ -40,12 +40,28 @@ _VOTES = click.option(
     type=click.IntRange(min=0),
     help="Answers to draw for a yes or no where an endpoint shows no probabilities; 0: that is an error.",
 )
-_SAMPLING = (
-    click.option("--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1)),
-    click.option(
-        "--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0), help="0: most probable."
-    ),
-    click.option("--top-p", default=1.0, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True)),
+
+
+def _sampling(tokens: int, temperature: float, top_p: float) -> tuple[Callable[[Command], Command], ...]:
+    """Return the options of how answers are written, with their defaults."""
+    above = click.FloatRange(min=0, max=1, min_open=True)
+    return (
+        click.option("--max-new-tokens", default=tokens, show_default=True, type=click.IntRange(min=1)),
+        click.option(
+            "--temperature",
+            default=temperature,
+            show_default=True,
+            type=click.FloatRange(min=0),
+            help="0: most probable.",
+        ),
+        click.option("--top-p", default=top_p, show_default=True, type=above),
+    )
+
+
+_ANSWERS = _sampling(256, 0.0, 1.0)
+_TEXT = (
+    *_sampling(512, 0.8, 0.95),
+    click.option("--seed", default=0, show_default=True, type=int, help="Decides what is drawn."),
 )
 
 
@@ -61,7 +77,12 @@ def judging(command: Command) -> Command:
 
 def answering(command: Command) -> Command:
     """Give a command the options of how answers are written."""
-    return _with(command, _SAMPLING)
+    return _with(command, _ANSWERS)
+
+
+def writing(command: Command) -> Command:
+    """Give a command the options of how text is written that others will learn from: drawn, not the most probable."""
+    return _with(command, _TEXT)
 
 
 def _with(command: Command, given: tuple[Callable[[Command], Command], ...]) -> Command:

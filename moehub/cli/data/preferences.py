@@ -34,10 +34,7 @@ if TYPE_CHECKING:
 @click.option("--judge", metavar="REF", required=True, help="Who compares the two answers.")
 @click.option("--question", help="What makes an answer good.  [default: the judge's own opinion]")
 @click.option("--output", metavar="FILE", type=arguments.FILE, help="JSON lines; a work that was killed goes on.")
-@click.option("--max-new-tokens", default=512, show_default=True, type=click.IntRange(min=1))
-@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0), help="0: most probable.")
-@click.option("--top-p", default=0.95, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True))
-@click.option("--seed", default=0, show_default=True, type=int, help="Decides what is drawn.")
+@answerers.writing
 @click.option("--overwrite", is_flag=True, help="Replace the file at --output, once the new one is finished.")
 @answerers.judging
 @click.option("--dry-run", is_flag=True, help="Read the prompts and say how much would be asked, ask nothing.")

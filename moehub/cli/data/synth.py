@@ -44,10 +44,7 @@ if TYPE_CHECKING:
     help="Share of word trigrams in common from which on a text counts as said before.  "
     "[default: 0.7; of evol-instruct 0.9]",
 )
-@click.option("--max-new-tokens", default=512, show_default=True, type=click.IntRange(min=1))
-@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(min=0), help="0: most probable.")
-@click.option("--top-p", default=0.95, show_default=True, type=click.FloatRange(min=0, max=1, min_open=True))
-@click.option("--seed", default=0, show_default=True, type=int, help="Decides what is drawn.")
+@answerers.writing
 @click.option("--overwrite", is_flag=True, help="Replace the file at --output, once the new one is finished.")
 @answerers.asking
 @click.option("--dry-run", is_flag=True, help="Read the seeds and show the first request, ask nothing.")
