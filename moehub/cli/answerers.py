@@ -59,7 +59,7 @@ def _sampling(tokens: int, temperature: float, top_p: float) -> tuple[Callable[[
 
 
 _ANSWERS = _sampling(256, 0.0, 1.0)
-_TEXT = (
+_TEXT: tuple[Callable[[Command], Command], ...] = (
     *_sampling(512, 0.8, 0.95),
     click.option("--seed", default=0, show_default=True, type=int, help="Decides what is drawn."),
 )
