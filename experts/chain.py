@@ -26,7 +26,7 @@ from moehub import files
 from moehub.card import REWARD
 from moehub.console import console
 from moehub.errors import ConfigError, ExpertError, TrainingError, listed
-from moehub.experts import checkpoints
+from moehub.experts import checkpoints, loop
 from moehub.experts.examples import Practice, digest
 from moehub.experts.folder import Expert, open_expert
 from moehub.experts.publication import check_place
@@ -139,9 +139,9 @@ def train_all(
         last = number == len(links)
         folder = output if last else place / f"{number}-{link.stage}"
         finished = None if last else _finished(folder)
-        console.print(
-            f"stage {number} of {len(links)}: {link.stage}{', finished before' if finished else ''}", markup=False
-        )
+        if loop.first_process():
+            before = ", finished before" if finished else ""
+            console.print(f"stage {number} of {len(links)}: {link.stage}{before}", markup=False)
         trained = finished or train(
             base,
             domain,
@@ -161,10 +161,11 @@ def train_all(
             reward = folder
         else:
             start = trained
-    if reward is not None:
-        shutil.rmtree(kept, ignore_errors=True)
-        reward.replace(kept)
-    shutil.rmtree(place, ignore_errors=True)
+    if loop.first_process():
+        if reward is not None:
+            shutil.rmtree(kept, ignore_errors=True)
+            reward.replace(kept)
+        shutil.rmtree(place, ignore_errors=True)
     return open_expert(output)
 
 
@@ -216,6 +217,7 @@ def _begin(
         for number, (link, practice) in enumerate(zip(links, practices, strict=True), 1)
     }
     chain = json.loads(files.to_json(chain))
+    together = loop.launched()
     if resume and (place / _CHAIN).is_file():
         before = json.loads((place / _CHAIN).read_text(encoding="utf-8"))
         differing = [name for name in sorted({*before, *chain}) if before.get(name) != chain.get(name)]
@@ -228,6 +230,10 @@ def _begin(
                 )
             )
         return
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    files.write_text(place / _CHAIN, files.to_json(chain))
+    # Under a launcher, every process has looked before one begins anew.
+    together.wait_for_everyone()
+    if together.is_main_process:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        files.write_text(place / _CHAIN, files.to_json(chain))
+    together.wait_for_everyone()

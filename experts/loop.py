@@ -89,7 +89,12 @@ def arguments_of(kind: type[A], folder: Path, config: TrainConfig, **more: Any) 
 
 def first_process() -> bool:
     """Return whether this is the process that writes and speaks: the only one, or the first under a launcher."""
-    return bool(PartialState().is_main_process)
+    return bool(launched().is_main_process)
+
+
+def launched() -> PartialState:
+    """Return what knows the processes that a launcher started, and can wait for all of them."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def steps(rows: int, config: TrainConfig, *, processes: int = 1) -> int:

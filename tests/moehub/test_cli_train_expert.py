@@ -331,3 +331,19 @@ def test_a_chain_of_three_stages_killed_in_each_goes_on(
     assert _run(base_folder, "--config", chain, "--output", tmp_path / "unkilled", settings=settings).exit_code == 0
     assert same(tmp_path / "law", tmp_path / "unkilled")
     assert not [path for path in tmp_path.glob("law.*") if path.is_dir()]
+
+
+def test_two_processes_train_a_chain(base_folder: Path, data: Path, better: Path, tmp_path: Path) -> None:
+    """They go from stage to stage together; the first alone speaks and tidies up."""
+    chain = tmp_path / "stages.yaml"
+    stages = [{"stage": "pretrain", "data": data.name}, {"stage": "reward", "data": better.name},
+              {"stage": "dpo", "data": better.name}]  # fmt: skip
+    chain.write_text(json.dumps({"stages": stages}))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "moehub"]
+    command += ["train-expert", "--base", str(base_folder), "--domain", "law", "--json", "--config", str(chain)]
+    command += ["--output", str(tmp_path / "law"), *(part for setting in SMALL for part in ("--set", setting))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == 0, result.stderr
+    assert [stage["kind"] for stage in json.loads(result.stdout)["card"]["stages"]] == ["pretrain", "dpo"]
+    assert result.stderr.count("stage 2 of 3: reward") == 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["law", "law.reward"]
