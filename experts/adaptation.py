@@ -24,15 +24,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from moehub import base as bases
-from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BasePin
+from moehub.card import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LOW_RANK, BasePin
 from moehub.errors import ConfigError, ExpertError
 from moehub.experts.adapter import read_config
 from moehub.experts.lowrank import LowRankLinear
 from moehub.experts.settings import TrainConfig
 
 ALL_LINEAR = "all-linear"
-LOW_RANK = ("lora", "rslora", "dora")
-"""Methods that add B·A to linears: what a MoE is made of, and what a later stage can start from."""
 SCORES = ("score", "classifier")
 """What transformers calls the head of a reward model."""
 _BLOCK = 64
@@ -194,21 +192,17 @@ def published_config(config: TrainConfig, base: BasePin, names: Sequence[str]) -
     return _published(_lora(config, names, "CAUSAL_LM"), base)
 
 
-def model_config(model: Any, config: TrainConfig, base: BasePin) -> PeftConfig:
+def model_config(model: Any, base: BasePin) -> PeftConfig:
     """Return PEFT's configuration of the model's adapter, to be published: without a path of this machine."""
-    used = model.peft_config["default"]
-    if config.method not in LOW_RANK:
-        return _published(used, base)
-    made = _lora(config, targets(model), used.task_type)
-    made.modules_to_save = sorted(used.modules_to_save) if used.modules_to_save else None
-    return _published(made, base)
+    return _published(model.peft_config["default"], base)
 
 
 def _published(config: Any, base: BasePin) -> Any:
     config.base_model_name_or_path, config.revision = base.reference, base.revision
     config.inference_mode = True
-    if isinstance(getattr(config, "target_modules", None), set | list):
-        config.target_modules = sorted(config.target_modules)
+    for names in ("target_modules", "modules_to_save"):
+        if isinstance(found := getattr(config, names, None), set | list):
+            setattr(config, names, sorted(found))
     return config
 
 

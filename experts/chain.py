@@ -128,11 +128,11 @@ def train_all(
         TrainingError: another chain was begun there.
     """
     check_place(output, overwrite=overwrite)
-    kept = output.absolute().with_name(output.absolute().name + ".reward")
+    kept = checkpoints.beside(output, "reward")
     if any(link.stage == REWARD for link in links):
         check_place(kept, overwrite=overwrite)
     practices = [kinds.find(link.stage).read(link.data) for link in links]
-    place = _place(output)
+    place = checkpoints.beside(output, "stages")
     _begin(place, base, links, practices, start, resume=resume)
     reward: Path | None = None
     for number, (link, practice) in enumerate(zip(links, practices, strict=True), 1):
@@ -167,10 +167,6 @@ def train_all(
             reward.replace(kept)
         shutil.rmtree(place, ignore_errors=True)
     return open_expert(output)
-
-
-def _place(output: Path) -> Path:
-    return output.absolute().with_name(output.absolute().name + ".stages")
 
 
 def _finished(folder: Path) -> Expert | None:

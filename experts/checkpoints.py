@@ -49,7 +49,13 @@ class Checkpoint:
 
 def working_folder(output: Path) -> Path:
     """Return the folder that a training of `output` works in."""
-    return output.absolute().with_name(output.absolute().name + ".training")
+    return beside(output, "training")
+
+
+def beside(output: Path, ending: str) -> Path:
+    """Return the place next to `output` whose name has one more ending."""
+    whole = output.absolute()
+    return whole.with_name(f"{whole.name}.{ending}")
 
 
 def fingerprint(*, base: str, examples: Iterable[str], config: TrainConfig, processes: int) -> dict[str, Any]:

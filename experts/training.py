@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moehub import base as bases
-from moehub.card import ADAPTER_WEIGHTS, EXPERT, REWARD, Card, Measured, Metrics, check_name
+from moehub.card import ADAPTER_WEIGHTS, EXPERT, LOW_RANK, REWARD, Card, Measured, Metrics, check_name
 from moehub.card import Stage as StageCard
 from moehub.console import console
 from moehub.experts import adaptation, checkpoints, lineage
@@ -100,8 +100,8 @@ def train(
                 name=name,
                 domain=domain,
                 base=base.pin(),
-                rank=config.rank if config.method in adaptation.LOW_RANK else 0,
-                alpha=config.alpha if config.method in adaptation.LOW_RANK else 0.0,
+                rank=config.rank if config.method in LOW_RANK else 0,
+                alpha=config.alpha if config.method in LOW_RANK else 0.0,
                 targets=adaptation.targets(model),
                 license=config.license,
                 stages=(*lineage.stages(start), trained),
@@ -121,7 +121,7 @@ def train(
                     config=config,
                     statistics=counted,
                     card=card,
-                    adapter=adaptation.model_config(model, config, card.base),
+                    adapter=adaptation.model_config(model, card.base),
                     curves=[*lineage.curves(start), {"kind": made.kind, "curves": curves.thinned()}],
                 )
             checkpoints.remove(folder)

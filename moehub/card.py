@@ -16,6 +16,8 @@ from moehub.errors import ConfigError, ExpertError
 FORMAT = 1
 EXPERT, REWARD = "expert", "reward"
 """What an adapter is for."""
+LOW_RANK = ("lora", "rslora", "dora")
+"""Methods that add B·A to linears: what a MoE is made of, and what a later stage can start from."""
 CARD_FILE = "expert.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -7,11 +7,11 @@ from moehub.base import Base
 
 if TYPE_CHECKING:
     from moehub.answering.answerer import Answerer
-    from moehub.experts.stages.reward import Rater
+    from moehub.experts.rewards import RewardModel
 
 
 class Openers:
-    """What opens judges and reward models; each is opened once."""
+    """What opens judges, each once, and reward models."""
 
     def __init__(self, base: Base) -> None:
         """Rate with reward models of this base."""
@@ -30,7 +30,7 @@ class Openers:
             self._answerers[reference] = open_answerer(reference)
         return self._answerers[reference]
 
-    def reward_model(self, folder: str) -> "Rater":
+    def reward_model(self, folder: str) -> "RewardModel":
         """Return what rates answers with the reward model in a folder.
 
         Raises:

@@ -3,7 +3,7 @@
 The loss is -log σ(r(chosen) - r(rejected)) (Bradley and Terry 1952; Ouyang et al. 2022, equation 1), through TRL.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from moehub.experts.examples import Preference, split
 from moehub.experts.folder import open_expert
 from moehub.experts.material import context_of
 from moehub.experts.packing import Row, collate
+from moehub.experts.rewards import RewardModel
 from moehub.experts.settings import TrainConfig
 from moehub.experts.stages import asked
 from moehub.experts.stages.asked import Asked
@@ -113,11 +114,7 @@ class _Reward(Ours, RewardTrainer):
     """TRL's trainer on our token ids."""
 
 
-Rater = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
-"""Prompts and their answers → rewards."""
-
-
-def open_rater(folder: Path, base: bases.Base) -> Rater:
+def open_rater(folder: Path, base: bases.Base) -> RewardModel:
     """Return what rates answers with the reward model in `folder`.
 
     Raises:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moehub.card import LOW_RANK
 from moehub.experts.settings import TrainConfig
 
 
@@ -104,4 +105,4 @@ class ReinforceConfig(TrainConfig):
 
 
 def _low_rank(config: TrainConfig) -> dict[str, tuple[bool, str]]:
-    return {"method": (config.method in ("lora", "rslora", "dora"), "lora, rslora or dora in this stage")}
+    return {"method": (config.method in LOW_RANK, f"{', '.join(LOW_RANK[:-1])} or {LOW_RANK[-1]} in this stage")}

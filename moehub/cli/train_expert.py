@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -133,52 +133,30 @@ def command(
     if "stages" in values and settings is not None:
         links = chain.read({**values, **given}, folder=settings.parent, source=str(settings))
         base = bases.find(reference)
-        expert = chain.train_all(
-            base,
-            domain,
-            links,
-            output,
-            name=name,
-            start=_start(start),
-            opener=_opener(base),
-            resume=resume,
-            overwrite=overwrite,
-        )
+        common = _Common(name=name, start=_start(start), opener=_opener(base), overwrite=overwrite)
+        expert = chain.train_all(base, domain, links, output, resume=resume, **common)
     else:
         kind = kinds.find(stage or kinds.AUTO)
         chosen = config.from_mapping(kind.config, {**values, **given}, source=str(settings or "--set"))
         examples = kind.read(sources)
         base = bases.find(reference)
+        common = _Common(name=name, start=_start(start), opener=_opener(base), overwrite=overwrite)
         if dry_run:
-            planned = preview(
-                base,
-                domain,
-                examples,
-                output,
-                chosen,
-                stage=kind.name,
-                name=name,
-                overwrite=overwrite,
-                start=_start(start),
-                opener=_opener(base),
-            )
+            planned = preview(base, domain, examples, output, chosen, stage=kind.name, **common)
             _show_preview(planned, as_json=as_json)
             return
-        expert = train(
-            base,
-            domain,
-            examples,
-            output,
-            chosen,
-            stage=kind.name,
-            name=name,
-            start=_start(start),
-            opener=_opener(base),
-            resume=resume,
-            overwrite=overwrite,
-        )
+        expert = train(base, domain, examples, output, chosen, stage=kind.name, resume=resume, **common)
     if first_process():
         _show_expert(expert, time.monotonic() - started, as_json=as_json)
+
+
+class _Common(TypedDict):
+    """What a stage, its preview and a chain are given alike."""
+
+    name: str | None
+    start: "Expert | None"
+    opener: "Opener"
+    overwrite: bool
 
 
 def _reward(option: str) -> tuple[str, float]:

@@ -15,7 +15,18 @@ from typing import Any
 import yaml
 
 from moehub import config
-from moehub.card import ADAPTER_WEIGHTS, CURVES_PLOT, REWARD, BasePin, Card, Federated, Metrics, Privacy, Stage
+from moehub.card import (
+    ADAPTER_WEIGHTS,
+    CURVES_PLOT,
+    LOW_RANK,
+    REWARD,
+    BasePin,
+    Card,
+    Federated,
+    Metrics,
+    Privacy,
+    Stage,
+)
 from moehub.errors import ConfigError
 
 EXPERT_TAG = "moehub-expert"
@@ -246,7 +257,7 @@ def _what(card: Card) -> str:
     named = f"for the domain **{card.domain}** on {_code(card.base.reference)}"
     if card.purpose == REWARD:
         return f"A reward model {named}: it rates answers, and gives none. {_trained_by(card.federation)}."
-    if card.method not in _MERGED:
+    if card.method not in LOW_RANK:
         return f"A {_METHODS.get(card.method, 'PEFT')} adapter {named}, for use alone. {_trained_by(card.federation)}."
     return (
         f"A {_METHODS[card.method]} expert {named}, made to be one of many in a\n"
@@ -256,7 +267,7 @@ def _what(card: Card) -> str:
 
 
 def _shape_rows(card: Card) -> str:
-    if card.method not in _MERGED:
+    if card.method not in LOW_RANK:
         return f"| method | {_plain(card.method)} |"
     return f"| rank, alpha | {card.rank}, {card.alpha:g} |\n| targets | {', '.join(map(_code, card.targets))} |"
 
@@ -287,7 +298,7 @@ moehub train-expert --base {base} --domain {card.domain} --stage rl --from an-ex
   --set 'rewards={{reward-model: {{model: path/to/this/folder}}}}' --output better
 ```
 """
-    if card.method not in _MERGED:
+    if card.method not in LOW_RANK:
         return ""
     return f"""
 As one of several, with moehub:
@@ -313,8 +324,6 @@ _METHODS = {
     "p-tuning": "P-tuning",
     "ia3": "IA3",
 }
-_MERGED = ("lora", "rslora", "dora")
-"""Methods whose experts can be part of a MoE."""
 
 
 def _counts(private: Privacy | None) -> str:
